@@ -1,0 +1,257 @@
+"""How many threads a loop gets, and the one parallel loop. The only module that speaks OpenMP.
+
+Design
+------
+a. A kernel hands `parallel_for` a task: a C function that is called once per index. So there is
+   one ``prange`` in qcy, its body is one call through a pointer (a loop over memoryview elements
+   inside ``prange`` does not vectorize), and kernels are built without OpenMP.
+b. Threads are borrowed (`borrowed`) from one budget per process, so that Python threads which
+   all call qcy at once do not multiply: together they never run more than the default count,
+   or than the largest number that one of them asked for by name. A call waits while nothing is
+   left, and takes what there is, at least one.
+c. libgomp hangs in a child that was forked after a parallel region: such a child runs serially.
+"""
+import os
+import threading
+from pathlib import Path
+
+from cython.parallel cimport parallel, prange, threadid
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #define QCY_OPENMP 1
+    #else
+    #define QCY_OPENMP 0
+    #endif
+    #ifdef _MSC_VER
+    #include <intrin.h>
+    static long qcy_atomic_add(long volatile *p, long n) { return _InterlockedExchangeAdd(p, n); }
+    static int qcy_atomic_swap(long volatile *p, long old, long now)
+    {
+        return _InterlockedCompareExchange(p, now, old) == old;
+    }
+    #else
+    static long qcy_atomic_add(long volatile *p, long n)
+    {
+        return __atomic_fetch_add(p, n, __ATOMIC_SEQ_CST);
+    }
+    static int qcy_atomic_swap(long volatile *p, long old, long now)
+    {
+        return __atomic_compare_exchange_n(p, &old, now, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+    #endif
+    """
+    bint QCY_OPENMP
+    long qcy_atomic_add(long* p, long n) nogil
+    bint qcy_atomic_swap(long* p, long old, long now) nogil
+
+#: Whether qcy was built with OpenMP.
+openmp_enabled = bool(QCY_OPENMP)
+
+# Set by the first parallel region and looked at by a forked child.
+cdef bint _has_been_parallel = False
+cdef bint _is_serial = False
+
+# Threads that run kernels now, and calls that wait for one of them to end.
+cdef long _n_running = 0
+cdef long _n_waiting = 0
+cdef long _most_running = 0
+cdef object _turn = threading.Condition()
+
+_local = threading.local()
+
+
+cdef void parallel_for(
+    task_t task, const void* args, Py_ssize_t n_tasks, int n_threads
+) noexcept nogil:
+    """Call ``task(args, i, worker)`` for every i below `n_tasks`, in any order."""
+    global _has_been_parallel
+    cdef Py_ssize_t i
+    if n_threads > n_tasks:
+        n_threads = <int> n_tasks
+    if n_threads <= 1 or not QCY_OPENMP:
+        for i in range(n_tasks):
+            task(args, i, 0)
+        return
+    _has_been_parallel = True
+    with parallel(num_threads=n_threads):
+        for i in prange(n_tasks, schedule="dynamic"):
+            task(args, i, threadid())
+
+
+def _cgroup_quota():
+    """Return how many CPUs the control groups of this process allow, or None."""
+    quotas = []
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":           # version 2: one tree
+            root = Path("/sys/fs/cgroup")
+        elif "cpu" in controllers.split(","):
+            root = Path("/sys/fs/cgroup/cpu")
+        else:
+            continue
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            try:
+                if controllers == "":
+                    quota, period = (folder / "cpu.max").read_text().split()
+                else:
+                    quota = (folder / "cpu.cfs_quota_us").read_text()
+                    period = (folder / "cpu.cfs_period_us").read_text()
+                if quota != "max" and int(quota) > 0:
+                    quotas.append(int(quota) / int(period))
+            except (OSError, ValueError):
+                pass                    # no limit at this level
+            if folder == root:
+                break
+    return min(quotas, default=None)
+
+
+def _available_cpus():
+    """Return the CPUs this process may use: the affinity mask and the cgroup quota, at least 1."""
+    try:
+        n = len(os.sched_getaffinity(0))
+    except AttributeError:              # macOS, Windows
+        n = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, n if quota is None else min(n, int(quota)))
+
+
+cdef long _default = _available_cpus()
+
+
+def effective_n_threads(n_threads=None):
+    """Return the number of threads that a call may use.
+
+    Parameters
+    ----------
+    n_threads : int, optional
+        A number asked for by name. Default: that of the `threads` block in force, else the CPUs
+        of the affinity mask and the cgroup quota. Always 1 in a child forked after a parallel
+        region.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n_threads` is not a positive int.
+    """
+    if n_threads is None:
+        n_threads = getattr(_local, "n_threads", None)
+        if n_threads is None:
+            n_threads = _default
+    elif isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
+        raise TypeError(f"n_threads must be an int, got {n_threads!r}")
+    elif n_threads < 1:
+        raise ValueError(f"n_threads must be at least 1, got {n_threads}")
+    return 1 if _is_serial else int(n_threads)
+
+
+cdef class borrowed:
+    """Context manager that borrows up to `n_threads` from the process's budget.
+
+    ``with borrowed(n_threads) as n:`` gives the number to run with. It waits while all are lent.
+    """
+
+    cdef long wanted
+    cdef long taken
+
+    def __init__(self, n_threads=None):
+        self.wanted = effective_n_threads(n_threads)
+        self.taken = 0
+
+    cdef bint _take(self) noexcept:
+        global _most_running
+        cdef long limit = max(_default, self.wanted), running, n
+        while True:
+            running = qcy_atomic_add(&_n_running, 0)
+            n = min(self.wanted, limit - running)
+            if n < 1:
+                return False
+            if qcy_atomic_swap(&_n_running, running, running + n):
+                self.taken = n
+                _most_running = max(_most_running, running + n)
+                return True
+
+    def __enter__(self):
+        global _n_waiting
+        if not self._take():
+            with _turn:
+                qcy_atomic_add(&_n_waiting, 1)
+                try:
+                    while not self._take():
+                        _turn.wait()
+                finally:
+                    qcy_atomic_add(&_n_waiting, -1)
+        return self.taken
+
+    def __exit__(self, *exception):
+        qcy_atomic_add(&_n_running, -self.taken)
+        if qcy_atomic_add(&_n_waiting, 0) > 0:
+            with _turn:
+                _turn.notify_all()
+
+
+class threads:
+    """Limit the threads that qcy's calls in this Python thread use, inside a ``with`` block.
+
+    The result of a call never depends on it, byte for byte. The limit belongs to the Python
+    thread that set it; blocks nest.
+
+    Parameters
+    ----------
+    n : int
+        Number of threads, at least 1. It may exceed the number of CPUs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is not a positive int.
+
+    Examples
+    --------
+    >>> import qcy
+    >>> with qcy.threads(1):
+    ...     qcy.info()["threads"]
+    1
+    """
+
+    def __init__(self, n):
+        if n is None:
+            raise TypeError("n must be an int, got None")
+        effective_n_threads(n)
+        self._n = int(n)
+        self._outer = []
+
+    def __enter__(self):
+        self._outer.append(getattr(_local, "n_threads", None))
+        _local.n_threads = self._n
+        return self
+
+    def __exit__(self, *exception):
+        _local.n_threads = self._outer.pop()
+
+
+def most_running(reset=False):
+    """Return the largest number of threads that ran kernels at once so far (for tests)."""
+    global _most_running
+    most = _most_running
+    if reset:
+        _most_running = 0
+    return most
+
+
+def _after_fork():
+    """In a forked child: nothing is running, and libgomp's threads are gone for good."""
+    global _is_serial, _n_running, _n_waiting, _turn
+    _n_running = _n_waiting = 0
+    _turn = threading.Condition()
+    _is_serial = _is_serial or _has_been_parallel
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
