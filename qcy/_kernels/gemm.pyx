@@ -14,6 +14,8 @@ from qcy._threads cimport parallel_for
 
 #: Columns of one vector: a packed operand has a multiple of it.
 LANES = QCY_LANES
+#: Columns of a panel of packed weights.
+PANEL = QCY_PANEL
 
 cdef enum:
     BLOCK_BYTES = 262144    # of A that stay in the second-level cache while B streams past

@@ -1,0 +1,313 @@
+"""Between reals, 32-bit sums and codes: quantize, dequantize, requantize, look up, copy."""
+
+import numpy as np
+
+from qcy import _kernels, _validate
+from qcy._threads import borrowed
+
+
+def as_uint8(codes, zero_point):
+    """Return codes as uint8 and the zero point shifted with them: what the kernels multiply."""
+    if codes.dtype == np.uint8:
+        return codes, zero_point
+    return codes.view(np.uint8) ^ np.uint8(0x80), zero_point + 128
+
+
+def clamp_codes(clamp, dtype):
+    """Return the smallest and the largest output code: those of `clamp`, or of `dtype`."""
+    qmin, qmax = _validate.code_range(dtype)
+    if clamp is None:
+        return qmin, qmax
+    low, high = clamp
+    low = _validate.code("clamp[0]", low, dtype)
+    high = _validate.code("clamp[1]", high, dtype)
+    if low > high:
+        raise ValueError(f"clamp must be (low, high) with low <= high, got {clamp}")
+    return low, high
+
+
+def output_codes(out, zero_point, clamp=None):
+    """Return `out` as bytes, and how kernels fill it: (zero_point, low, high, flip) as uint8."""
+    zero_point = _validate.code("out_zero_point", zero_point, out.dtype)
+    low, high = clamp_codes(clamp, out.dtype)
+    shift = 0 if out.dtype == np.uint8 else 128
+    return out.view(np.uint8), (zero_point + shift, low + shift, high + shift, shift)
+
+
+def _channels(shape, axis, scale_name, scale, zero_point, dtype):
+    """Return per-channel arrays, and how many elements side by side share a channel."""
+    if axis is not None:
+        axis = _validate.integer("axis", axis, -len(shape), len(shape) - 1) % len(shape)
+    length = None if axis is None else shape[axis]
+    ndim = 0 if axis is None else None
+    scale = _validate.scale(scale_name, scale, ndim, length)
+    zero_point = _validate.zero_point(
+        "zero_point", zero_point, *_validate.code_range(dtype), ndim, length
+    )
+    n_channels = 1 if axis is None else shape[axis]
+    inner = 1 if axis is None else int(np.prod(shape[axis + 1 :]))
+    return (
+        np.ascontiguousarray(np.broadcast_to(scale, (n_channels,))),
+        np.ascontiguousarray(np.broadcast_to(zero_point, (n_channels,))),
+        inner,
+    )
+
+
+def quantize_q8(x, scale, zero_point=0, *, axis=None, dtype="uint8", out=None, n_threads=None):
+    """Turn reals into codes: ``saturate(rint(x / scale) + zero_point)``, equation (4).
+
+    Rounds half to even, by true division, before the zero point is added. Infinities saturate.
+
+    Parameters
+    ----------
+    x : array, real
+        Anything but float32 is rounded to float32 first.
+    scale : float or (C,) array
+        Real size of one step, one or one per channel.
+    zero_point : int or (C,) array of int, default 0
+        The code of 0.0.
+    axis : int, optional
+        Channel axis of `x`, if scales are per channel.
+    dtype : {"uint8", "int8"}, default "uint8"
+    out : array of `dtype`, shaped as `x`, optional
+        Where to write the codes; C-ordered, writable, apart from `x`.
+    n_threads : int, optional
+        Threads to use. Default: see `qcy.threads`.
+
+    Returns
+    -------
+    array of `dtype`, shaped as `x`
+        This is `out`, if given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or `x` holds a NaN (the content of `out` is then unspecified).
+
+    Examples
+    --------
+    >>> quantize_q8(np.array([-1.0, 0.0, 0.25, 0.75, 9e9], np.float32), 0.5, 10)
+    array([  8,  10,  10,  12, 255], dtype=uint8)
+    """
+    x = _validate.real_array("x", x)
+    dtype = _validate.q8_dtype("dtype", dtype)
+    scale, zero_point, inner = _channels(x.shape, axis, "scale", scale, zero_point, dtype)
+    out = _validate.output("out", out, x.shape, dtype, x)
+    with borrowed(n_threads) as n:
+        n_nan = np.zeros(8 * n, np.int64)
+        _kernels.active.quantize.quantize(
+            x.reshape(-1), scale, zero_point, inner, *_validate.code_range(dtype),
+            out.reshape(-1).view(np.uint8), n_nan, n,
+        )
+    if n_nan.any():
+        raise ValueError(f"x must not hold NaN, got {n_nan.sum()} of them")
+    return out
+
+
+def dequantize_q8(codes, scale, zero_point=0, *, axis=None, out=None, n_threads=None):
+    """Turn codes into reals: ``scale * float32(code - zero_point)``, equation (5).
+
+    Parameters
+    ----------
+    codes : array, int8 or uint8
+    scale : float or (C,) array
+    zero_point : int or (C,) array of int, default 0
+    axis : int, optional
+        Channel axis of `codes`, if scales are per channel.
+    out : float32 array, shaped as `codes`, optional
+    n_threads : int, optional
+        As for `quantize_q8`.
+
+    Returns
+    -------
+    float32 array, shaped as `codes`
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+
+    Examples
+    --------
+    >>> dequantize_q8(np.array([8, 10, 12], np.uint8), 0.5, 10)
+    array([-1.,  0.,  1.], dtype=float32)
+    """
+    codes = _validate.q8_array("codes", codes)
+    scale, zero_point, inner = _channels(
+        codes.shape, axis, "scale", scale, zero_point, codes.dtype
+    )
+    out = _validate.output("out", out, codes.shape, np.float32, codes)
+    with borrowed(n_threads) as n:
+        _kernels.active.quantize.dequantize(
+            codes.reshape(-1), scale, zero_point, inner, out.reshape(-1), n
+        )
+    return out
+
+
+def requantize_q8(
+    acc, multiplier, *, zero_point=0, dtype="uint8", bias=None, rounding="nearest_even",
+    clamp=None, out=None, n_threads=None,
+):
+    """Turn 32-bit sums into codes: ``saturate(rint(float32(acc) * multiplier) + zero_point)``.
+
+    Equation (9), or (10) for the roundings of TFLite.
+
+    Parameters
+    ----------
+    acc : (..., N) array, int32
+    multiplier : float or (N,) array
+        ``a_scale * b_scale / out_scale``, one or one per channel of the last axis; finite and at
+        least 2**-126.
+    zero_point : int, default 0
+        The output's code of 0.0.
+    dtype : {"uint8", "int8"}, default "uint8"
+    bias : (N,) array, int32, optional
+        Added to `acc` first.
+    rounding : {"nearest_even", "tflite", "tflite_single"}, default "nearest_even"
+    clamp : (int, int), optional
+        Smallest and largest output code.
+    out : array of `dtype`, shaped as `acc`, optional
+    n_threads : int, optional
+        As for `quantize_q8`.
+
+    Returns
+    -------
+    array of `dtype`, shaped as `acc`
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+
+    Examples
+    --------
+    >>> requantize_q8(np.array([[1, 3, -5, 10**6]], np.int32), 0.5, zero_point=10)
+    array([[ 10,  12,   8, 255]], dtype=uint8)
+    """
+    acc = _validate.int32_array("acc", acc)
+    dtype = _validate.q8_dtype("dtype", dtype)
+    _validate.choice("rounding", rounding, _validate.ROUNDINGS)
+    n_cols = acc.shape[-1] if acc.ndim else 1
+    multiplier = _validate.scale("multiplier", multiplier, length=n_cols)
+    multiplier = np.ascontiguousarray(np.broadcast_to(multiplier, (n_cols,)))
+    if bias is not None:
+        bias = _validate.int32_array("bias", bias, (n_cols,))
+    zero_point = _validate.code("zero_point", zero_point, dtype)
+    low, high = clamp_codes(clamp, dtype)
+    out = _validate.output("out", out, acc.shape, dtype, acc)
+    if not acc.size:
+        return out
+    mode = _validate.ROUNDINGS.index(rounding)
+    fixed, shift = _fixed_point(multiplier) if mode else (None, None)
+    with borrowed(n_threads) as n:
+        _kernels.active.quantize.requantize(
+            acc.reshape(-1, n_cols), bias, multiplier, fixed, shift, mode, zero_point, low, high,
+            out.reshape(-1, n_cols).view(np.uint8), n,
+        )
+    return out
+
+
+def _fixed_point(multiplier):
+    """Split multipliers into ``fixed / 2**31 * 2**shift`` with fixed in [2**30, 2**31)."""
+    fraction, shift = np.frexp(multiplier.astype(np.float64))
+    fixed = np.rint(fraction * 2**31).astype(np.int64)
+    carry = fixed == 2**31
+    fixed[carry] //= 2
+    shift = shift + carry
+    fixed[shift < -31] = 0              # every sum rounds to zero
+    fixed[shift > 10] = 2**31 - 1       # every sum but zero saturates
+    return fixed.astype(np.int32), np.clip(shift, -31, 10).astype(np.int32)
+
+
+def lookup_q8(codes, table, *, out=None, n_threads=None):
+    """Replace each code by its entry in a table: any function of one input, equation (17).
+
+    Parameters
+    ----------
+    codes : array, int8 or uint8
+    table : (256,) array, int8 or uint8
+        Entry i is for the code ``qmin + i`` of `codes`' dtype.
+    out : array of the table's dtype, shaped as `codes`, optional
+    n_threads : int, optional
+        As for `quantize_q8`.
+
+    Returns
+    -------
+    array of the table's dtype, shaped as `codes`
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+
+    Examples
+    --------
+    >>> table = np.arange(256, dtype=np.uint8)[::-1]
+    >>> lookup_q8(np.array([0, 1, 255], np.uint8), table)
+    array([255, 254,   0], dtype=uint8)
+    """
+    codes = _validate.q8_array("codes", codes)
+    table = _validate.q8_array("table", table, 1)
+    if table.size != 256:
+        raise ValueError(f"table must have 256 entries, got {table.size}")
+    out = _validate.output("out", out, codes.shape, table.dtype, codes, table)
+    by_byte = table.view(np.uint8)
+    if codes.dtype == np.int8:
+        by_byte = np.roll(by_byte, 128)
+    with borrowed(n_threads) as n:
+        _kernels.active.quantize.lookup(
+            codes.reshape(-1).view(np.uint8), by_byte, out.reshape(-1).view(np.uint8), n
+        )
+    return out
+
+
+def copy_q8(x, out, n=None, *, stride_in=1, stride_out=1):
+    """Copy codes between vectors, every `stride_in`-th to every `stride_out`-th.
+
+    Parameters
+    ----------
+    x : 1-D array, int8 or uint8
+    out : 1-D array of the same dtype
+        Written in place; apart from `x`. Other elements stay as they are.
+    n : int, optional
+        How many codes. Default: as many as `x` holds at its stride.
+    stride_in, stride_out : int, default 1
+        Steps between codes, at least 1.
+
+    Returns
+    -------
+    array
+        `out`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dtypes differ, or a vector is too short.
+
+    Examples
+    --------
+    >>> out = np.zeros(6, np.uint8)
+    >>> copy_q8(np.array([1, 2, 3], np.uint8), out, stride_out=2)
+    array([1, 0, 2, 0, 3, 0], dtype=uint8)
+    """
+    for name, array in (("x", x), ("out", out)):
+        if not isinstance(array, np.ndarray) or array.dtype not in _validate.Q8_DTYPES:
+            raise TypeError(f"{name} must be an int8 or uint8 array, got {array!r}")
+        if array.ndim != 1:
+            raise ValueError(f"{name} must have 1 dimension, got shape {array.shape}")
+    if x.dtype != out.dtype:
+        raise TypeError(f"x and out must have one dtype, got {x.dtype} and {out.dtype}")
+    stride_in = _validate.integer("stride_in", stride_in, 1)
+    stride_out = _validate.integer("stride_out", stride_out, 1)
+    n = -(-x.size // stride_in) if n is None else _validate.integer("n", n, 0)
+    for name, array, stride in (("x", x, stride_in), ("out", out, stride_out)):
+        if n and (n - 1) * stride >= array.size:
+            raise ValueError(
+                f"{name} must hold {n} codes at stride {stride}, it has {array.size} elements"
+            )
+    if not out.flags.writeable:
+        raise ValueError("out must be writable, got a read-only array")
+    if np.may_share_memory(x, out):
+        raise ValueError("out must not overlap x")
+    out[: n * stride_out : stride_out] = x[: n * stride_in : stride_in]
+    return out

@@ -1,0 +1,342 @@
+"""Convolution and transposed convolution of codes."""
+
+import numpy as np
+
+from qcy import _kernels, _validate
+from qcy._threads import borrowed
+from qcy.primitive.codes import as_uint8, output_codes, requantize_q8
+from qcy.primitive.gemm import accumulate, gemm_nn_q8_accum
+from qcy.primitive.packing import MAX_SUM, PackedWeights, pack_conv_q8, resolve
+from qcy.primitive.windows import Window, from_nhwc, layout_shape, split_shape, to_nhwc
+
+
+def conv2d_q8(
+    x, w, *, x_scale, w_scale=None, out_scale, x_zero_point=0, w_zero_point=0, out_zero_point=0,
+    bias=None, stride=1, padding=0, dilation=1, groups=1, layout="NCHW", out_dtype="uint8",
+    rounding="nearest_even", clamp=None, out=None, n_threads=None,
+):
+    """Convolve images of codes and requantize the result.
+
+    The sums are exact, and become codes by equation (9); outside the image the input is 0.0,
+    equation (13).
+
+    Parameters
+    ----------
+    x : (B, C, H, W) array, int8 or uint8; (B, H, W, C) for layout "NHWC"
+        Images, codes.
+    w : (O, C / groups, KH, KW) array, int8 or uint8, or PackedWeights
+        Kernel, in this order for either layout. Packed by `pack_conv_q8` it carries its own
+        scale, zero point, bias and groups; a plain array is packed inside the call.
+    x_scale, out_scale : float
+        Real size of one step of `x` and of the output.
+    w_scale : float or (O,) array
+        Real size of one step of `w`, one or one per output channel.
+    x_zero_point, out_zero_point : int, default 0
+        The code of 0.0.
+    w_zero_point : int or (O,) array of int, default 0
+    bias : (O,) array, int32, optional
+        Added to the sums, in units of ``x_scale * w_scale``.
+    stride, dilation : int or (int, int), default 1
+        Height and width.
+    padding : int, (int, int) or (top, left, bottom, right), default 0
+    groups : int, default 1
+        Groups of channels that are convolved apart; as many as channels is depthwise.
+    layout : {"NCHW", "NHWC"}, default "NCHW"
+        Of `x` and of the output; "NHWC" is the faster.
+    out_dtype : {"uint8", "int8"}, default "uint8"
+    rounding : {"nearest_even", "tflite", "tflite_single"}, default "nearest_even"
+    clamp : (int, int), optional
+        Smallest and largest output code, as a fused activation needs.
+    out : array of `out_dtype`, optional
+        Where to write the result; C-ordered, writable, apart from the inputs.
+    n_threads : int, optional
+        Threads to use. Default: see `qcy.threads`.
+
+    Returns
+    -------
+    (B, O, OH, OW) array of `out_dtype`; (B, OH, OW, O) for layout "NHWC"
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, a sum could leave int32 (equation 11), or a multiplier is not
+        a normal float32.
+
+    Examples
+    --------
+    >>> x = np.arange(9, dtype=np.uint8).reshape(1, 1, 3, 3)
+    >>> w = np.ones((1, 1, 2, 2), np.int8)
+    >>> conv2d_q8(x, w, x_scale=1.0, w_scale=1.0, out_scale=2.0)
+    array([[[[ 4,  6],
+             [10, 12]]]], dtype=uint8)
+    """
+    packed = _resolve(w, w_scale, w_zero_point, bias, groups, True)
+    window, shape, out_shape = _shapes(x, packed, stride, padding, dilation, layout)
+    x = _validate.q8_array("x", x, 4)
+    out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
+    x_scale = _validate.scale("x_scale", x_scale, 0)
+    out_scale = _validate.scale("out_scale", out_scale, 0)
+    _validate.choice("rounding", rounding, _validate.ROUNDINGS)
+    out = _validate.output("out", out, out_shape, out_dtype, x)
+    direct = out if layout == "NHWC" else np.empty(_nhwc(out_shape, layout), out_dtype)
+    codes, target = output_codes(direct, out_zero_point, clamp)
+    codes = codes.reshape(-1, packed.shape[0]) if codes.size else codes.reshape(0, 0)
+    image, zero = as_uint8(to_nhwc(x, layout), _validate.code("x_zero_point", x_zero_point, x.dtype))
+    sizes = window.sizes(*shape[1:])
+    if rounding != "nearest_even":
+        acc = np.empty(codes.shape, np.int32)
+        _sums(image, packed, window, sizes, zero, acc, n_threads)
+        requantize_q8(
+            acc, packed.multipliers(x_scale, out_scale), zero_point=out_zero_point,
+            dtype=out_dtype, rounding=rounding, clamp=clamp, out=codes.view(out_dtype),
+            n_threads=n_threads,
+        )
+        return from_nhwc(direct, layout, out)
+    offset, minus_zero, multiplier = packed.folded(zero, (float(x_scale), float(out_scale)))
+    kernels = packed._kernels
+    with borrowed(n_threads) as n:
+        if packed.is_depthwise:
+            weights, w_zero, packed_bias = packed.depthwise()
+            kernels.conv.depthwise(
+                image, sizes, zero, weights, w_zero, packed_bias, None,
+                np.ascontiguousarray(np.broadcast_to(
+                    packed.multipliers(x_scale, out_scale), w_zero.shape
+                )), *target, codes, n,
+            )
+        elif _is_product(window, packed):
+            kernels.gemm.gemm_codes(
+                image.reshape(-1, shape[-1]) if image.size else image.reshape(0, shape[-1]),
+                packed._panels, offset, minus_zero, multiplier, *target, codes, n,
+            )
+        else:
+            kernels.conv.conv_codes(
+                image, sizes, zero, packed.groups, packed._panels, offset, minus_zero, multiplier,
+                *target, codes, n,
+            )
+    return from_nhwc(direct, layout, out)
+
+
+def conv2d_q8_accum(
+    x, w, *, x_zero_point=0, w_zero_point=0, bias=None, stride=1, padding=0, dilation=1, groups=1,
+    layout="NCHW", out=None, n_threads=None,
+):
+    """Convolve images of codes into 32-bit sums, exactly.
+
+    Parameters
+    ----------
+    x, w, x_zero_point, w_zero_point, bias, stride, padding, dilation, groups, layout, n_threads
+        As for `conv2d_q8`.
+    out : int32 array, optional
+
+    Returns
+    -------
+    (B, O, OH, OW) array, int32; (B, OH, OW, O) for layout "NHWC"
+        Sums in units of ``x_scale * w_scale``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or a sum could leave int32: equation (11).
+
+    Examples
+    --------
+    >>> x = np.arange(25, dtype=np.uint8).reshape(1, 1, 5, 5)
+    >>> w = np.array([[[[1, 2], [3, 4]]]], np.int8)
+    >>> conv2d_q8_accum(x, w, stride=3)
+    array([[[[ 41,  71],
+             [191, 221]]]], dtype=int32)
+    """
+    packed = _resolve(w, None, w_zero_point, bias, groups, False)
+    window, shape, out_shape = _shapes(x, packed, stride, padding, dilation, layout)
+    x = _validate.q8_array("x", x, 4)
+    out = _validate.output("out", out, out_shape, np.int32, x)
+    direct = out if layout == "NHWC" else np.empty(_nhwc(out_shape, layout), np.int32)
+    acc = direct.reshape(-1, packed.shape[0]) if direct.size else direct.reshape(0, 0)
+    image, zero = as_uint8(to_nhwc(x, layout), _validate.code("x_zero_point", x_zero_point, x.dtype))
+    _sums(image, packed, window, window.sizes(*shape[1:]), zero, acc, n_threads)
+    return from_nhwc(direct, layout, out)
+
+
+def conv_transpose2d_q8(
+    x, w, *, x_scale, w_scale, out_scale, x_zero_point=0, w_zero_point=0, out_zero_point=0,
+    bias=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1, layout="NCHW",
+    out_dtype="uint8", rounding="nearest_even", clamp=None, out=None, n_threads=None,
+):
+    """Convolve backwards (the gradient of `conv2d_q8` by its input) and requantize.
+
+    Each input pixel adds its kernel, weighted, to the output. The sums are exact int32 and are
+    requantized once, equation (23).
+
+    Parameters
+    ----------
+    x : (B, C, H, W) array, int8 or uint8; (B, H, W, C) for layout "NHWC"
+    w : (C, O / groups, KH, KW) array, int8 or uint8
+        Kernel: input channels first.
+    padding : int, (int, int) or (top, left, bottom, right), default 0
+        Cells cut off the output.
+    output_padding : int or (int, int), default 0
+        Rows and columns added at the bottom and right; less than stride or dilation.
+    x_scale, w_scale, out_scale, x_zero_point, w_zero_point, out_zero_point, bias, stride, \
+dilation, groups, layout, out_dtype, rounding, clamp, out, n_threads
+        As for `conv2d_q8`; `w_scale`, `w_zero_point` and `bias` are per output channel.
+
+    Returns
+    -------
+    (B, O, OH, OW) array of `out_dtype`; (B, OH, OW, O) for layout "NHWC"
+        ``OH = (H - 1) * stride - top - bottom + dilation * (KH - 1) + output_padding + 1``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or a sum could leave int32: equation (11).
+
+    Examples
+    --------
+    >>> x = np.array([[[[1, 2]]]], np.uint8)
+    >>> w = np.array([[[[1, 3]]]], np.int8)
+    >>> conv_transpose2d_q8(x, w, x_scale=1.0, w_scale=1.0, out_scale=1.0, stride=(1, 2))
+    array([[[[1, 3, 2, 6]]]], dtype=uint8)
+    """
+    x = _validate.q8_array("x", x, 4)
+    w = _validate.q8_array("w", w, 4)
+    _validate.choice("layout", layout, _validate.LAYOUTS)
+    groups = _validate.integer("groups", groups, 1)
+    window = Window.of(w.shape[2:], stride, padding, dilation)
+    extra = _validate.pair("output_padding", output_padding, 0)
+    n, height, width, channels = split_shape(x.shape, layout)
+    if w.shape[0] != channels or channels % groups:
+        raise ValueError(
+            f"w must have {channels} input channels, a multiple of groups, got shape {w.shape}, "
+            f"groups {groups}"
+        )
+    for axis in range(2):
+        if extra[axis] >= max(window.stride[axis], window.dilation[axis]):
+            raise ValueError(
+                f"output_padding must be less than stride or dilation, got {output_padding}"
+            )
+    n_out = w.shape[1] * groups
+    size = [
+        (length - 1) * window.stride[axis] - window.padding[axis] - window.padding[axis + 2]
+        + window.dilation[axis] * (window.kernel[axis] - 1) + extra[axis] + 1
+        for axis, length in enumerate((height, width))
+    ]
+    if min(size) < 1:
+        raise ValueError(f"padding must leave some output, got {padding} for {size}")
+    w_scale = _validate.scale("w_scale", w_scale, length=n_out)
+    w_zero = np.broadcast_to(
+        _validate.zero_points("w_zero_point", w_zero_point, w.dtype, n_out), (n_out,)
+    ).reshape(groups, -1)
+    bias = np.zeros(n_out, np.int32) if bias is None else _validate.int32_array(
+        "bias", bias, (n_out,)
+    )
+    _check_transposed_sums(w, w_zero, bias, groups)
+    pixels = to_nhwc(x, layout).reshape(n * height * width, channels)
+    kernels = w.reshape(groups, channels // groups, -1)
+    x_zero_point = _validate.code("x_zero_point", x_zero_point, x.dtype)
+    taps = window.kernel[0] * window.kernel[1]
+    columns = np.empty((len(pixels), n_out * taps), np.int32)
+    for group, part in enumerate(np.split(pixels, groups, axis=1)):
+        cells = slice(group * w.shape[1] * taps, (group + 1) * w.shape[1] * taps)
+        columns[:, cells] = gemm_nn_q8_accum(
+            part, kernels[group], a_zero_point=x_zero_point,
+            b_zero_point=np.repeat(w_zero[group], taps), n_threads=n_threads,
+        )
+    sums = np.empty((n, *size, n_out), np.int32)
+    # The forward convolution whose gradient this is has the output's size as its input's.
+    sizes = (*size, n_out, height, width, *window.kernel, *window.stride, *window.dilation,
+             *window.padding[:2])
+    with borrowed(n_threads) as count:
+        _kernels.active.conv.col2im(columns, sizes, True, 0, sums, count)
+    with np.errstate(over="ignore", under="ignore"):
+        multiplier = (
+            _validate.scale("x_scale", x_scale, 0) * w_scale
+            / _validate.scale("out_scale", out_scale, 0)
+        )
+    _validate.multipliers(
+        multiplier, ("x_scale", x_scale), ("w_scale", w_scale), ("out_scale", out_scale)
+    )
+    codes = requantize_q8(
+        sums, multiplier, zero_point=out_zero_point, dtype=out_dtype, bias=bias,
+        rounding=rounding, clamp=clamp, n_threads=n_threads,
+    )
+    out = _validate.output(
+        "out", out, layout_shape(layout, n, *size, n_out), codes.dtype, x, w
+    )
+    return from_nhwc(codes, layout, out)
+
+
+def _check_transposed_sums(w, w_zero, bias, groups):
+    """Check equation (11) for a transposed convolution: every tap may meet in one output."""
+    distance = np.abs(
+        w.reshape(groups, w.shape[0] // groups, w.shape[1], -1).astype(np.int64)
+        - w_zero[:, None, :, None]
+    )
+    reach = 255 * distance.sum(axis=(1, 3)).reshape(-1) + np.abs(bias.astype(np.int64))
+    if (reach > MAX_SUM).any():
+        channel = int(np.argmax(reach > MAX_SUM))
+        raise ValueError(
+            f"the sum of output channel {channel} can reach {reach[channel]}, it must not exceed "
+            f"{MAX_SUM}"
+        )
+
+
+def _resolve(w, scale, zero_point, bias, groups, needs_scale):
+    if isinstance(w, PackedWeights) and groups not in (1, w.groups):
+        raise ValueError(f"groups must be the {w.groups} that w was packed with, got {groups}")
+    return resolve(
+        ("w", "w_scale", "w_zero_point"), w, scale,
+        zero_point if np.ndim(zero_point) or zero_point else None, bias,
+        lambda codes: pack_conv_q8(
+            codes, w_zero_point=zero_point, bias=bias, w_scale=scale, groups=groups
+        ),
+        needs_scale,
+    )
+
+
+def _shapes(x, packed, stride, padding, dilation, layout):
+    """Check a convolution; return its window, (B, H, W, C) and the output's shape."""
+    _validate.choice("layout", layout, _validate.LAYOUTS)
+    if packed.groups is None:
+        raise ValueError("w must be packed by pack_conv_q8, it was packed for a matrix product")
+    if np.ndim(x) != 4:
+        raise ValueError(f"x must have 4 dimensions, got shape {np.shape(x)}")
+    window = Window.of(packed.shape[2:], stride, padding, dilation)
+    n, height, width, channels = split_shape(np.shape(x), layout)
+    if channels != packed.shape[1] * packed.groups:
+        raise ValueError(
+            f"x must have {packed.shape[1] * packed.groups} channels for w of shape "
+            f"{packed.shape} and groups {packed.groups}, got {channels}"
+        )
+    out = layout_shape(layout, n, *window.out_size(height, width), packed.shape[0])
+    return window, (n, height, width, channels), out
+
+
+def _nhwc(shape, layout):
+    return layout_shape("NHWC", *split_shape(shape, layout))
+
+
+def _is_product(window, packed):
+    """Whether a convolution is a plain matrix product over pixels."""
+    return (
+        packed.groups == 1 and window.kernel == (1, 1) and window.stride == (1, 1)
+        and not any(window.padding)
+    )
+
+
+def _sums(image, packed, window, sizes, zero, acc, n_threads):
+    """Write the sums of a channels-last uint8 image into `acc`."""
+    if _is_product(window, packed):
+        accumulate(image.reshape(-1, image.shape[-1]) if image.size else
+                   image.reshape(0, image.shape[-1]), packed, zero, acc, n_threads)
+        return
+    offset, minus_zero, _ = packed.folded(zero)
+    with borrowed(n_threads) as n:
+        if packed.is_depthwise:
+            weights, w_zero, bias = packed.depthwise()
+            packed._kernels.conv.depthwise(
+                image, sizes, zero, weights, w_zero, bias, acc, None, 0, 0, 0, 0, None, n
+            )
+        else:
+            packed._kernels.conv.conv_acc(
+                image, sizes, zero, packed.groups, packed._panels, offset, minus_zero, acc, n
+            )

@@ -1,0 +1,225 @@
+"""Arithmetic on codes, element by element: add, mul, clamp, softmax."""
+
+import math
+
+import numpy as np
+
+from qcy import _kernels, _validate
+from qcy._threads import borrowed
+from qcy.primitive.codes import clamp_codes, output_codes
+
+
+def add_q8(
+    a, b, *, a_scale, b_scale, out_scale, a_zero_point=0, b_zero_point=0, out_zero_point=0,
+    out_dtype="uint8", clamp=None, out=None, n_threads=None,
+):
+    """Add codes: two float32 products, their sum, one rounding, equation (15).
+
+    Parameters
+    ----------
+    a, b : array, int8 or uint8
+        Codes; shapes broadcast.
+    a_scale, b_scale, out_scale : float
+    a_zero_point, b_zero_point, out_zero_point : int, default 0
+    out_dtype : {"uint8", "int8"}, default "uint8"
+    clamp : (int, int), optional
+        Smallest and largest output code, as a fused activation needs.
+    out : array of `out_dtype`, optional
+    n_threads : int, optional
+
+    Returns
+    -------
+    array of `out_dtype`, of the broadcast shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or a ratio of scales is not a normal float32.
+
+    Examples
+    --------
+    >>> a, b = np.array([10, 20], np.uint8), np.array([1, 2], np.uint8)
+    >>> add_q8(a, b, a_scale=1.0, b_scale=10.0, out_scale=2.0)
+    array([10, 20], dtype=uint8)
+    """
+    (a, b), flips, zeros = _operands(a, b, a_zero_point, b_zero_point)
+    scales = [
+        _validate.scale(name, value, 0)
+        for name, value in (("a_scale", a_scale), ("b_scale", b_scale), ("out_scale", out_scale))
+    ]
+    multipliers = [
+        _multiplier(scale / scales[2], f"{name}_scale", scale, scales[2])
+        for name, scale in zip("ab", scales, strict=False)
+    ]
+    out, codes, (zero, low, high, flip) = _output(out, out_dtype, out_zero_point, clamp, a, b)
+    with borrowed(n_threads) as n:
+        _kernels.active.elementwise.add(
+            a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8), *multipliers,
+            (*zeros, zero), (*flips, flip), low, high, codes, n,
+        )
+    return out
+
+
+def mul_q8(
+    a, b, *, a_scale, b_scale, out_scale, a_zero_point=0, b_zero_point=0, out_zero_point=0,
+    out_dtype="uint8", clamp=None, out=None, n_threads=None,
+):
+    """Multiply codes: equation (9) with ``acc = (a - a_zero_point) * (b - b_zero_point)``.
+
+    Parameters
+    ----------
+    a, b, a_scale, b_scale, out_scale, a_zero_point, b_zero_point, out_zero_point, out_dtype, \
+clamp, out, n_threads
+        As for `add_q8`.
+
+    Returns
+    -------
+    array of `out_dtype`, of the broadcast shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or the multiplier is not a normal float32.
+
+    Examples
+    --------
+    >>> a, b = np.array([10, 20], np.uint8), np.array([1, 2], np.uint8)
+    >>> mul_q8(a, b, a_scale=1.0, b_scale=0.5, out_scale=0.5)
+    array([10, 40], dtype=uint8)
+    """
+    (a, b), flips, zeros = _operands(a, b, a_zero_point, b_zero_point)
+    a_scale = _validate.scale("a_scale", a_scale, 0)
+    b_scale = _validate.scale("b_scale", b_scale, 0)
+    out_scale = _validate.scale("out_scale", out_scale, 0)
+    with np.errstate(over="ignore", under="ignore"):
+        multiplier = np.asarray(a_scale * b_scale / out_scale, np.float32)
+    _validate.multipliers(
+        multiplier, ("a_scale", a_scale), ("b_scale", b_scale), ("out_scale", out_scale)
+    )
+    out, codes, (zero, low, high, flip) = _output(out, out_dtype, out_zero_point, clamp, a, b)
+    with borrowed(n_threads) as n:
+        _kernels.active.elementwise.mul(
+            a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8), float(multiplier),
+            (*zeros, zero), (*flips, flip), low, high, codes, n,
+        )
+    return out
+
+
+def clamp_q8(codes, low, high, *, out=None, n_threads=None):
+    """Clamp codes: ReLU is ``clamp_q8(codes, zero_point, qmax)``, equation (14).
+
+    Parameters
+    ----------
+    codes : array, int8 or uint8
+    low, high : int
+        Smallest and largest code of the output.
+    out : array of `codes`' dtype and shape, optional
+    n_threads : int, optional
+
+    Returns
+    -------
+    array of `codes`' dtype and shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+
+    Examples
+    --------
+    >>> clamp_q8(np.array([1, 100, 200], np.uint8), 50, 150)
+    array([ 50, 100, 150], dtype=uint8)
+    """
+    codes = _validate.q8_array("codes", codes)
+    low, high = clamp_codes((low, high), codes.dtype)
+    out = _validate.output("out", out, codes.shape, codes.dtype, codes)
+    shift = 0 if codes.dtype == np.uint8 else 128
+    with borrowed(n_threads) as n:
+        _kernels.active.elementwise.clamp(
+            codes.reshape(-1).view(np.uint8), low + shift, high + shift, shift,
+            out.reshape(-1).view(np.uint8), n,
+        )
+    return out
+
+
+def softmax_table(scale):
+    """Return ``E[d] = rint(2**24 * exp(-scale * d))``, d = 0..255, of equation (18)."""
+    scale = float(np.float32(scale))
+    return np.array([round(2**24 * math.exp(-scale * d)) for d in range(256)], np.int32)
+
+
+def softmax_q8(codes, table, *, out_dtype="uint8", out=None, n_threads=None):
+    """Take the softmax over the last axis, in integers, equation (18).
+
+    Parameters
+    ----------
+    codes : (..., N) array, int8 or uint8
+    table : (256,) int32 array
+        From `softmax_table` with the scale of `codes`. (Their zero point cancels.)
+    out_dtype : {"uint8", "int8"}, default "uint8"
+        The output's scale is 1/256 and its zero point the smallest code.
+    out : (..., N) array of `out_dtype`, optional
+    n_threads : int, optional
+
+    Returns
+    -------
+    (..., N) array of `out_dtype`
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+
+    Examples
+    --------
+    >>> softmax_q8(np.array([[7, 7]], np.uint8), softmax_table(0.1))
+    array([[128, 128]], dtype=uint8)
+    """
+    codes = _validate.q8_array("codes", codes)
+    if codes.ndim == 0:
+        raise ValueError("codes must have at least 1 dimension, got shape ()")
+    table = _validate.int32_array("table", table, (256,))
+    out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
+    out = _validate.output("out", out, codes.shape, out_dtype, codes)
+    if not codes.size:
+        return out
+    with borrowed(n_threads) as n:
+        _kernels.active.elementwise.softmax(
+            codes.reshape(-1, codes.shape[-1]).view(np.uint8), table,
+            0 if codes.dtype == np.uint8 else 0x80, *_validate.code_range(out_dtype),
+            out.reshape(-1, codes.shape[-1]).view(np.uint8), n,
+        )
+    return out
+
+
+def _operands(a, b, a_zero_point, b_zero_point):
+    """Return both operands broadcast, what turns them into uint8, and zero points as uint8."""
+    arrays, flips, zeros = [], [], []
+    for name, codes, zero in (("a", a, a_zero_point), ("b", b, b_zero_point)):
+        codes = _validate.q8_array(name, codes)
+        zero = _validate.code(f"{name}_zero_point", zero, codes.dtype)
+        flip = 0 if codes.dtype == np.uint8 else 0x80
+        arrays.append(codes)
+        flips.append(flip)
+        zeros.append(zero + flip)
+    if arrays[0].shape != arrays[1].shape:
+        shapes = [array.shape for array in arrays]
+        try:
+            arrays = [np.ascontiguousarray(array) for array in np.broadcast_arrays(*arrays)]
+        except ValueError:
+            raise ValueError(
+                f"a is {shapes[0]} and b is {shapes[1]}: shapes do not broadcast"
+            ) from None
+    return arrays, flips, zeros
+
+
+def _output(out, dtype, zero_point, clamp, a, b):
+    dtype = _validate.q8_dtype("out_dtype", dtype)
+    out = _validate.output("out", out, a.shape, dtype, a, b)
+    codes, target = output_codes(out, zero_point, clamp)
+    return out, codes.reshape(-1), target
+
+
+def _multiplier(ratio, name, scale, out_scale):
+    _validate.multipliers(np.asarray(ratio, np.float32), (name, scale), ("out_scale", out_scale))
+    return float(ratio)

@@ -1,0 +1,234 @@
+"""Matrix products of codes."""
+
+import numpy as np
+
+from qcy import _validate
+from qcy._threads import borrowed
+from qcy.primitive.codes import as_uint8, output_codes, requantize_q8
+from qcy.primitive.packing import PackedWeights, pack_q8, resolve
+
+
+def gemm_nn_q8(
+    a, b, *, a_scale, b_scale=None, out_scale, a_zero_point=0, b_zero_point=0, out_zero_point=0,
+    bias=None, out_dtype="uint8", rounding="nearest_even", clamp=None, out=None, n_threads=None,
+):
+    """Multiply two matrices of codes and requantize the result.
+
+    ``saturate(rint(float32(acc) * multiplier) + out_zero_point)`` with the exact sums `acc` of
+    equation (7) and ``multiplier = float32(float32(a_scale * b_scale) / out_scale)``, equation (9).
+
+    Parameters
+    ----------
+    a : (M, K) array, int8 or uint8
+        Left operand, codes.
+    b : (K, N) array, int8 or uint8, or PackedWeights
+        Right operand. Packed weights carry their own scale, zero point and bias; a plain array is
+        packed inside the call.
+    a_scale, out_scale : float
+        Real size of one step of `a` and of the output.
+    b_scale : float or (N,) array
+        Real size of one step of `b`, one or one per column.
+    a_zero_point, out_zero_point : int, default 0
+        The code of 0.0.
+    b_zero_point : int or (N,) array of int, default 0
+        The code of 0.0, one or one per column.
+    bias : (N,) array, int32, optional
+        Added to the sums, in units of ``a_scale * b_scale``.
+    out_dtype : {"uint8", "int8"}, default "uint8"
+    rounding : {"nearest_even", "tflite", "tflite_single"}, default "nearest_even"
+        Equation (10) tells the other two, which exist for parity with TFLite.
+    clamp : (int, int), optional
+        Smallest and largest output code, as a fused activation needs: ReLU is
+        ``(out_zero_point, qmax)``.
+    out : (M, N) array of `out_dtype`, optional
+        Where to write the result; C-ordered, writable, apart from the inputs.
+    n_threads : int, optional
+        Threads to use. Default: see `qcy.threads`.
+
+    Returns
+    -------
+    (M, N) array of `out_dtype`
+        This is `out`, if given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, a sum could leave int32 (equation 11), or a multiplier is not
+        a normal float32.
+
+    References
+    ----------
+    .. [1] B. Jacob et al., "Quantization and Training of Neural Networks for Efficient
+       Integer-Arithmetic-Only Inference", CVPR 2018, section 2.2.
+
+    Examples
+    --------
+    >>> a = np.array([[130, 126]], np.uint8)
+    >>> b = np.array([[30], [-40]], np.int8)
+    >>> gemm_nn_q8(a, b, a_scale=0.5, b_scale=0.1, out_scale=0.2, a_zero_point=128)
+    array([[35]], dtype=uint8)
+    """
+    a = _validate.q8_array("a", a, 2)
+    packed = _resolve(b, b_scale, b_zero_point, bias, True)
+    return _product(
+        a, packed, a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp,
+        out, n_threads,
+    )
+
+
+def gemm_nn_q8_accum(
+    a, b, *, a_zero_point=0, b_zero_point=0, bias=None, out=None, n_threads=None
+):
+    """Multiply two matrices of codes into 32-bit sums, exactly.
+
+    ``acc[i, j] = bias[j] + sum_k (a[i, k] - a_zero_point) * (b[k, j] - b_zero_point[j])``,
+    equation (7).
+
+    Parameters
+    ----------
+    a : (M, K) array, int8 or uint8
+    b : (K, N) array, int8 or uint8, or PackedWeights
+    a_zero_point : int, default 0
+    b_zero_point : int or (N,) array of int, default 0
+    bias : (N,) array, int32, optional
+    out : (M, N) array, int32, optional
+    n_threads : int, optional
+        As for `gemm_nn_q8`.
+
+    Returns
+    -------
+    (M, N) array, int32
+        Sums in units of ``a_scale * b_scale``. This is `out`, if given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or a sum could leave int32: equation (11).
+
+    Examples
+    --------
+    >>> a = np.array([[130, 126]], np.uint8)
+    >>> b = np.array([[3], [4]], np.int8)
+    >>> gemm_nn_q8_accum(a, b, a_zero_point=128)
+    array([[-2]], dtype=int32)
+    """
+    a = _validate.q8_array("a", a, 2)
+    packed = _resolve(b, None, b_zero_point, bias, False)
+    _validate.same_inner(a.shape, packed.shape)
+    out = _validate.output("out", out, (a.shape[0], packed.shape[1]), np.int32, a)
+    left, zero = as_uint8(a, _validate.code("a_zero_point", a_zero_point, a.dtype))
+    accumulate(left, packed, zero, out, n_threads)
+    return out
+
+
+def gemm_batched_q8(
+    a, b, *, a_scale, b_scale=None, out_scale, a_zero_point=0, b_zero_point=0, out_zero_point=0,
+    bias=None, out_dtype="uint8", rounding="nearest_even", clamp=None, out=None, n_threads=None,
+):
+    """Multiply stacks of matrices of codes: `gemm_nn_q8` with leading axes broadcast.
+
+    Parameters
+    ----------
+    a : (..., M, K) array, int8 or uint8
+    b : (..., K, N) array, int8 or uint8, or PackedWeights
+        Leading axes broadcast against those of `a`, as in ``numpy.matmul``.
+    out : (..., M, N) array of `out_dtype`, optional
+    a_scale, b_scale, out_scale, a_zero_point, b_zero_point, out_zero_point, bias, out_dtype, \
+rounding, clamp, n_threads
+        As for `gemm_nn_q8`; the same for every matrix of the stack.
+
+    Returns
+    -------
+    (..., M, N) array of `out_dtype`
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; see `gemm_nn_q8`.
+
+    Examples
+    --------
+    >>> a, b = np.ones((5, 2, 3), np.uint8), np.ones((3, 4), np.int8)
+    >>> gemm_batched_q8(a, b, a_scale=1.0, b_scale=1.0, out_scale=1.0).shape
+    (5, 2, 4)
+    """
+    a = _at_least_2d("a", _validate.q8_array("a", a))
+    out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
+    common = (
+        a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp,
+    )
+    if not isinstance(b, PackedWeights):
+        b = _at_least_2d("b", _validate.q8_array("b", b))
+    _validate.same_inner(a.shape, b.shape)
+    try:
+        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except ValueError:
+        raise ValueError(f"a is {a.shape} and b is {b.shape}: leading axes disagree") from None
+    shape = (*lead, a.shape[-2], b.shape[-1])
+    inputs = (a,) if isinstance(b, PackedWeights) else (a, b)
+    out = _validate.output("out", out, shape, out_dtype, *inputs)
+    if isinstance(b, PackedWeights) or b.size == b.shape[-1] * b.shape[-2]:     # one right operand
+        right = b if isinstance(b, PackedWeights) else b.reshape(b.shape[-2:])
+        packed = _resolve(right, b_scale, b_zero_point, bias, True)
+        left = np.broadcast_to(a, (*lead, *a.shape[-2:]))
+        rows = np.ascontiguousarray(left).reshape(int(np.prod(shape[:-1])), a.shape[-1])
+        _product(rows, packed, *common, out.reshape(-1, shape[-1]) if out.size else None, n_threads)
+        return out
+    left = np.broadcast_to(a, (*lead, *a.shape[-2:]))
+    right = np.broadcast_to(b, (*lead, *b.shape[-2:]))
+    for index in np.ndindex(lead):
+        packed = _resolve(np.ascontiguousarray(right[index]), b_scale, b_zero_point, bias, True)
+        _product(np.ascontiguousarray(left[index]), packed, *common, out[index], n_threads)
+    return out
+
+
+def _at_least_2d(name, array):
+    if array.ndim < 2:
+        raise ValueError(f"{name} must have at least 2 dimensions, got shape {array.shape}")
+    return array
+
+
+def _resolve(b, scale, zero_point, bias, needs_scale):
+    return resolve(
+        ("b", "b_scale", "b_zero_point"), b, scale,
+        zero_point if np.ndim(zero_point) or zero_point else None, bias,
+        lambda codes: pack_q8(codes, b_zero_point=zero_point, bias=bias, b_scale=scale),
+        needs_scale,
+    )
+
+
+def _product(
+    a, packed, a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp, out,
+    n_threads,
+):
+    if packed.groups is not None:
+        raise ValueError("b must be packed by pack_q8, it was packed for a convolution")
+    _validate.same_inner(a.shape, packed.shape)
+    out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
+    out = _validate.output("out", out, (a.shape[0], packed.shape[1]), out_dtype, a)
+    a_scale = _validate.scale("a_scale", a_scale, 0)
+    out_scale = _validate.scale("out_scale", out_scale, 0)
+    a_zero_point = _validate.code("a_zero_point", a_zero_point, a.dtype)
+    _validate.choice("rounding", rounding, _validate.ROUNDINGS)
+    codes, target = output_codes(out, out_zero_point, clamp)
+    left, zero = as_uint8(a, a_zero_point)
+    if rounding != "nearest_even":
+        acc = np.empty(out.shape, np.int32)
+        accumulate(left, packed, zero, acc, n_threads)
+        return requantize_q8(
+            acc, packed.multipliers(a_scale, out_scale), zero_point=out_zero_point,
+            dtype=out_dtype, rounding=rounding, clamp=clamp, out=out, n_threads=n_threads,
+        )
+    offset, minus_b_zero, multiplier = packed.folded(zero, (float(a_scale), float(out_scale)))
+    with borrowed(n_threads) as n:
+        packed._kernels.gemm.gemm_codes(
+            left, packed._panels, offset, minus_b_zero, multiplier, *target, codes, n
+        )
+    return out
+
+
+def accumulate(left, packed, zero, acc, n_threads):
+    """Write the sums of a (M, K) uint8 operand with zero point `zero` into `acc`."""
+    offset, minus_b_zero, _ = packed.folded(zero)
+    with borrowed(n_threads) as n:
+        packed._kernels.gemm.gemm_acc(left, packed._panels, offset, minus_b_zero, acc, n)
