@@ -1,0 +1,63 @@
+"""qcy: neural networks in 8 bits on any CPU.
+
+    qcy.Tensor, qcy.QuantizedTensor   values, and values in 8 bits
+    qcy.quantize                      from one to the other
+    qcy.primitive                     the kernels, on NumPy arrays
+    qcy.nn                            layers, calibration, quantized models
+    qcy.load, qcy.info, qcy.threads
+
+The house has floors; each imports only from its own and those below (tests/test_architecture.py):
+
+    6  nn.quantize  nn.compare  cli      whole models
+    5  nn.observer  nn.calibration       statistics
+    4  nn.layers    nn.model             layers
+    3  tensor                            values with meaning
+    2  primitive                         checked arrays
+    1  _kernels                          trusted loops, one build per instruction set
+    0  _dtypes _rounding _simd _cpu _threads _validate
+"""
+
+from qcy import primitive
+from qcy._info import info
+from qcy._threads import threads
+from qcy._version import VERSION as __version__
+from qcy.tensor.generic import FloatTensor, Tensor
+from qcy.tensor.quantization import QuantizationParams, QuantizationScheme
+from qcy.tensor.quantized import QuantizedTensor, quantize
+
+__all__ = [
+    "FloatTensor", "QuantizationParams", "QuantizationScheme", "QuantizedTensor", "Tensor",
+    "__version__", "info", "load", "nn", "primitive", "quantize", "threads",
+]
+
+
+def load(path):
+    """Read a model that was saved with ``model.save(path)``.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    nn.Model or nn.QuantizedModel
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is not a model, was damaged or cut short, or a newer qcy wrote it.
+    """
+    from qcy.nn import storage
+
+    return storage.load(path)
+
+
+def __getattr__(name):
+    # qcy.nn is imported when it is first asked for: who needs only kernels starts sooner.
+    if name == "nn":
+        from importlib import import_module
+
+        return import_module("qcy.nn")
+    raise AttributeError(f"module 'qcy' has no attribute {name!r}")

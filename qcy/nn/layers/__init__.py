@@ -1,0 +1,37 @@
+"""Layers, in float and in 8 bits; both twins of a layer stand in one file.
+
+    base.py         Layer, QuantizedLayer
+    weights.py      quantizing weights and biases
+    dense.py conv.py norm.py activations.py pooling.py shape.py merge.py
+    adaptive.py     one door for both kinds of tensor
+"""
+
+from qcy.nn.layers.activations import (
+    ReLU, ReLU6, ReLU6Quantized, ReLUQuantized, Sigmoid, SigmoidQuantized, Softmax,
+    SoftmaxQuantized, Tanh, TanhQuantized,
+)
+from qcy.nn.layers.adaptive import AdaptiveLayer
+from qcy.nn.layers.base import Layer, QuantizedLayer
+from qcy.nn.layers.conv import Conv2D, Conv2DQuantized, ConvTranspose2D, ConvTranspose2DQuantized
+from qcy.nn.layers.dense import Dense, DenseQuantized
+from qcy.nn.layers.merge import Add, AddQuantized, Concat, ConcatQuantized
+from qcy.nn.layers.norm import BatchNorm, BatchNormQuantized
+from qcy.nn.layers.pooling import (
+    AvgPool2D, AvgPool2DQuantized, GlobalAvgPool2D, GlobalAvgPool2DQuantized, MaxPool2D,
+    MaxPool2DQuantized,
+)
+from qcy.nn.layers.shape import (
+    Dropout, DropoutQuantized, Flatten, FlattenQuantized, Identity, IdentityQuantized, Reshape,
+    ReshapeQuantized,
+)
+
+__all__ = [
+    "AdaptiveLayer", "Add", "AddQuantized", "AvgPool2D", "AvgPool2DQuantized", "BatchNorm",
+    "BatchNormQuantized", "Concat", "ConcatQuantized", "Conv2D", "Conv2DQuantized",
+    "ConvTranspose2D", "ConvTranspose2DQuantized", "Dense", "DenseQuantized", "Dropout",
+    "DropoutQuantized", "Flatten", "FlattenQuantized", "GlobalAvgPool2D",
+    "GlobalAvgPool2DQuantized", "Identity", "IdentityQuantized", "Layer", "MaxPool2D",
+    "MaxPool2DQuantized", "QuantizedLayer", "ReLU", "ReLU6", "ReLU6Quantized", "ReLUQuantized",
+    "Reshape", "ReshapeQuantized", "Sigmoid", "SigmoidQuantized", "Softmax", "SoftmaxQuantized",
+    "Tanh", "TanhQuantized",
+]

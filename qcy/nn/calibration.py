@@ -1,0 +1,149 @@
+"""Calibration: data through a float model, observers beside it, parameters out."""
+
+import copy
+import hashlib
+
+import numpy as np
+
+from qcy import _validate
+from qcy.nn.observer import MinMaxObserver
+from qcy.tensor.quantization import DEFAULT_SCHEME
+
+
+class Calibrator:
+    """Watch every tensor of a float model, or just batches of data, and choose parameters.
+
+    Nothing is kept but the observers' state: memory does not grow with the number of batches.
+
+    Parameters
+    ----------
+    model : Model, optional
+        None: only the batches themselves are observed, under the name "input".
+    observer : callable, default MinMaxObserver
+        Called once per tensor, without arguments but `axis` for `PER_CHANNEL`: an observer class,
+        or a `functools.partial` of one.
+    scheme : QuantizationScheme, default ``ASYMMETRIC | PER_TENSOR``
+        `PER_CHANNEL` gives one scale per channel of axis 1.
+    dtype : {"uint8", "int8"}, default "uint8"
+
+    Examples
+    --------
+    >>> calibrator = Calibrator()
+    >>> calibrator.observe(np.array([[0.0, 1.0], [2.55, 0.5]]))
+    >>> calibrator.params()
+    {'input': QuantizationParams(scale=0.01, zero_point=0, dtype=uint8)}
+    """
+
+    def __init__(self, model=None, *, observer=MinMaxObserver, scheme=DEFAULT_SCHEME,
+                 dtype="uint8"):
+        if not callable(observer):
+            raise TypeError(f"observer must be a class or a function, got {observer!r}")
+        self.axis = 1 if scheme.is_per_channel else None
+        self.model, self.observer, self.scheme = model, observer, scheme
+        self.dtype = _validate.q8_dtype("dtype", dtype)
+        self.observers = {}
+        self.n_batches = 0
+        self.n_samples = 0
+        self._hash = hashlib.sha256()
+
+    def observe(self, batch):
+        """Run one batch through the model and observe every tensor.
+
+        Parameters
+        ----------
+        batch : array, Tensor, or a tuple of them for a model with several inputs
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the batch does not fit the model or holds a NaN or an infinity; the message says
+            which batch it was, and nothing of it counts.
+        """
+        inputs = batch if isinstance(batch, tuple) else (batch,)
+        seen = []
+        try:
+            arrays = [_validate.real_array("batch", x) for x in inputs]
+            for array in arrays:
+                if not np.isfinite(array).all():
+                    raise ValueError("data must be finite, it holds NaN or infinity")
+            names = ("input",) if self.model is None else self.model.inputs
+            if len(arrays) != len(names):
+                raise TypeError(f"the model takes {len(names)} input(s), got {len(arrays)}")
+            tensors = list(zip(names, arrays, strict=True))
+            if self.model is not None and arrays[0].size:
+                tensors = self._chain(tensors, arrays)
+            for name, array in tensors:
+                seen.append((name, self._observed(name, array)))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"calibration batch {self.n_batches}: {error}") from error
+        self.observers.update(seen)
+        for array in arrays:
+            self._hash.update(f"{array.shape}".encode())
+            self._hash.update(array.astype("<f4", copy=False).tobytes())
+        self.n_batches += 1
+        self.n_samples += len(arrays[0]) if arrays[0].ndim else 1
+
+    def _chain(self, tensors, arrays):
+        yield from tensors
+        yield from self.model.trace(*arrays)
+
+    def _observed(self, name, array):
+        """Return a new state of one observer: the old one stays if a later tensor is refused."""
+        if name in self.observers:
+            observer = copy.deepcopy(self.observers[name])
+        else:
+            observer = self.observer() if self.axis is None else self.observer(axis=self.axis)
+        observer.observe(array)
+        return observer
+
+    def merge(self, other):
+        """Return a calibrator that has seen what both have; exact, in any order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the two differ in settings, or their observers cannot be merged.
+        """
+        if not isinstance(other, Calibrator):
+            raise TypeError(f"other must be a Calibrator, got {type(other).__name__}")
+        mine, its = ((c.scheme, c.dtype, c.axis) for c in (self, other))
+        if mine != its:
+            raise ValueError(f"calibrators must have the same settings, got {mine} and {its}")
+        result = Calibrator(
+            self.model, observer=self.observer, scheme=self.scheme, dtype=self.dtype
+        )
+        for name in dict.fromkeys((*self.observers, *other.observers)):
+            pair = [c.observers[name] for c in (self, other) if name in c.observers]
+            result.observers[name] = pair[0] if len(pair) == 1 else pair[0].merge(pair[1])
+        result.n_batches = self.n_batches + other.n_batches
+        result.n_samples = self.n_samples + other.n_samples
+        for digest in sorted((self.data_hash, other.data_hash)):
+            result._hash.update(digest.encode())
+        return result
+
+    @property
+    def data_hash(self):
+        """SHA-256 of the data that was observed, as hexadecimal digits."""
+        return self._hash.hexdigest()
+
+    def params(self):
+        """Return the parameters of every tensor, by name.
+
+        Returns
+        -------
+        dict of str to QuantizationParams
+
+        Raises
+        ------
+        ValueError
+            If no data was observed.
+        """
+        if not self.n_batches:
+            raise ValueError("calibration needs data, no batch was observed")
+        return {name: self.param(name) for name in self.observers}
+
+    def param(self, name):
+        """Return the parameters of one tensor."""
+        if not self.n_samples:
+            raise ValueError("calibration needs data, all batches were empty")
+        return self.observers[name].params(dtype=self.dtype, scheme=self.scheme)

@@ -1,0 +1,110 @@
+"""Making a float model simpler without changing what it computes.
+
+Three rules, applied to a node and its only consumer: batch norm folds into the product before it,
+ReLU and ReLU6 become part of the layer before them, and layers that do nothing at inference go. A
+producer with two consumers, or one that is an output, is left as it is.
+"""
+
+import numpy as np
+
+from qcy.nn.layers import (
+    BatchNorm, Conv2D, ConvTranspose2D, Dense, Dropout, Identity, ReLU, ReLU6,
+)
+from qcy.nn.model import Model, Node
+
+_ACTIVATIONS = {ReLU: "relu", ReLU6: "relu6"}
+
+
+def fuse(model, keep=()):
+    """Return an equal model with fewer layers.
+
+    Parameters
+    ----------
+    model : Model
+    keep : collection of str
+        Names of layers to leave alone.
+
+    Returns
+    -------
+    Model
+        Its nodes say in `covers` which layers they do the work of.
+    """
+    nodes = []
+    made_by = {}        # a name in the old graph, and the node that makes it now
+    for node in model.nodes:
+        inputs = tuple(made_by.get(name, name) for name in node.inputs)
+        previous = next((n for n in nodes if n.name == inputs[0]), None)
+        if node.name in keep:
+            nodes.append(Node(node.name, node.layer, inputs, node.covers))
+            continue
+        if type(node.layer) in (Dropout, Identity) and node.name not in model.outputs:
+            made_by[node.name] = inputs[0]
+            continue
+        merged = None
+        if previous is not None and _is_only_link(model, node) and not keep_any(previous, keep):
+            merged = _merge(previous.layer, node.layer)
+        if merged is None or _is_output(model, previous):
+            nodes.append(Node(node.name, node.layer, inputs, node.covers))
+            continue
+        nodes[nodes.index(previous)] = Node(
+            previous.name, merged, previous.inputs, previous.covers + node.covers
+        )
+        made_by[node.name] = previous.name
+    outputs = tuple(made_by.get(name, name) for name in model.outputs)
+    return Model(nodes, outputs, model.inputs)
+
+
+def keep_any(node, keep):
+    """Whether a node does the work of a layer that is to be left alone."""
+    return any(name in keep for name in node.covers)
+
+
+def _is_output(model, node):
+    return any(name in model.outputs for name in node.covers)
+
+
+def _is_only_link(model, node):
+    """Whether `node` is the only consumer of its input, through layers that do nothing."""
+    name = node.inputs[0]
+    while True:
+        if len(model.consumers(name)) != 1:
+            return False
+        maker = next((n for n in model.nodes if n.name == name), None)
+        if maker is None or type(maker.layer) not in (Dropout, Identity):
+            return True
+        name = maker.inputs[0]
+
+
+def _merge(first, second):
+    """Return one layer that does the work of two, or None if there is none."""
+    if getattr(first, "activation", 0) is not None:     # none to fuse into, or one already
+        return None
+    if type(second) in _ACTIVATIONS:
+        return first.replace(activation=_ACTIVATIONS[type(second)])
+    if type(second) is BatchNorm and type(first) in _FOLD_AXIS:
+        return _fold(first, second)
+    return None
+
+
+# Axis of the output channels in the weights of the layers that a batch norm folds into.
+_FOLD_AXIS = {Conv2D: 0, ConvTranspose2D: 1, Dense: 1}
+
+
+def _fold(product, norm):
+    """Return a product whose weights and bias include the batch norm; computed in float64."""
+    axis = _FOLD_AXIS[type(product)]
+    factor, offset = norm.affine()
+    weight = product.weight.astype(np.float64)
+    if type(product) is ConvTranspose2D:
+        # Output channels are groups first, then axis 1: each group of input channels has its own.
+        grouped = weight.reshape(product.groups, -1, *weight.shape[1:])
+        folded = grouped * factor.reshape(product.groups, 1, -1, 1, 1)
+        folded = folded.reshape(weight.shape)
+    else:
+        shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
+        folded = weight * factor.reshape(shape)
+    bias = 0 if product.bias is None else product.bias.astype(np.float64)
+    return product.replace(
+        weight=folded.astype(np.float32), bias=(factor * bias + offset).astype(np.float32),
+        activation=norm.activation,
+    )

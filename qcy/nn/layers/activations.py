@@ -1,0 +1,230 @@
+"""Activation layers, in float and in 8 bits."""
+
+import math
+
+import numpy as np
+
+from qcy import _validate, primitive
+from qcy.nn.layers.base import Layer, QuantizedLayer, activation_clamp
+from qcy.tensor.tables import sigmoid, sigmoid_params, table, tanh_params
+
+
+class ReLU(Layer):
+    """``max(x, 0)``.
+
+    Examples
+    --------
+    >>> ReLU()([-1.0, 2.0])
+    array([0., 2.], dtype=float32)
+    """
+
+    KEEPS_PARAMS = True
+
+    def _forward(self, x):
+        return np.maximum(x, 0)
+
+    def quantized(self, in_params, out_params=None):
+        """Return a `ReLUQuantized`; its output keeps the input's parameters."""
+        return ReLUQuantized(in_params, out_params or in_params)
+
+
+class ReLU6(Layer):
+    """``min(max(x, 0), 6)``.
+
+    Examples
+    --------
+    >>> ReLU6()([-1.0, 2.0, 9.0])
+    array([0., 2., 6.], dtype=float32)
+    """
+
+    KEEPS_PARAMS = True
+
+    def _forward(self, x):
+        return np.clip(x, 0, 6)
+
+    def quantized(self, in_params, out_params=None):
+        """Return a `ReLU6Quantized`; its output keeps the input's parameters."""
+        return ReLU6Quantized(in_params, out_params or in_params)
+
+
+class ReLUQuantized(QuantizedLayer):
+    """8-bit `ReLU`: codes clamped, parameters unchanged, equation (14)."""
+
+    KEEPS_PARAMS = True
+    _ACTIVATION = "relu"
+
+    def __init__(self, in_params, out_params):
+        super().__init__(in_params, out_params)
+        if self.in_params[0] != out_params:
+            raise ValueError(
+                f"out_params must be the input's, {self.in_params[0]}, got {out_params}"
+            )
+        self._clamp = activation_clamp(self._ACTIVATION, out_params)
+
+    def forward_codes(self, x, out=None):
+        """Compute the layer on plain arrays of codes."""
+        return primitive.clamp_q8(x, *self._clamp, out=out)
+
+
+class ReLU6Quantized(ReLUQuantized):
+    """8-bit `ReLU6`: codes clamped, parameters unchanged, equation (14)."""
+
+    _ACTIVATION = "relu6"
+
+
+class TableQuantized(QuantizedLayer):
+    """A function of one input as a table of 256 entries, equation (17).
+
+    Parameters
+    ----------
+    table : (256,) array of the output's dtype
+        Saved with a model and never built again, so that every machine has the same.
+    in_params, out_params : QuantizationParams
+    """
+
+    ARRAYS = ("table",)
+
+    def __init__(self, table, in_params, out_params):
+        super().__init__(in_params, out_params)
+        self.table = _validate.q8_array("table", table, 1)
+        if self.table.size != 256 or self.table.dtype != out_params.dtype:
+            raise ValueError(
+                f"table must have 256 entries of {out_params.dtype}, got {self.table.dtype} of "
+                f"shape {self.table.shape}"
+            )
+
+    def forward_codes(self, x, out=None):
+        """Compute the layer on plain arrays of codes."""
+        return primitive.lookup_q8(x, self.table, out=out)
+
+
+class SigmoidQuantized(TableQuantized):
+    """8-bit `Sigmoid`."""
+
+
+class TanhQuantized(TableQuantized):
+    """8-bit `Tanh`."""
+
+
+class Sigmoid(Layer):
+    """``1 / (1 + exp(-x))``.
+
+    Examples
+    --------
+    >>> Sigmoid()([0.0])
+    array([0.5], dtype=float32)
+    """
+
+    def _forward(self, x):
+        power = np.exp(-np.abs(x))
+        return np.where(x >= 0, np.float32(1), power) / (1 + power)
+
+    def fixed_params(self, dtype):
+        """Return scale 1/256 and the smallest code as zero point."""
+        return sigmoid_params(dtype)
+
+    def quantized(self, in_params, out_params=None):
+        """Return a `SigmoidQuantized`."""
+        out_params = out_params or sigmoid_params(in_params.dtype)
+        return SigmoidQuantized(table(sigmoid, in_params, out_params), in_params, out_params)
+
+
+class Tanh(Layer):
+    """``tanh(x)``.
+
+    Examples
+    --------
+    >>> Tanh()([0.0])
+    array([0.], dtype=float32)
+    """
+
+    def _forward(self, x):
+        return np.tanh(x)
+
+    def fixed_params(self, dtype):
+        """Return scale 1/128 and the middle code as zero point."""
+        return tanh_params(dtype)
+
+    def quantized(self, in_params, out_params=None):
+        """Return a `TanhQuantized`."""
+        out_params = out_params or tanh_params(in_params.dtype)
+        return TanhQuantized(table(math.tanh, in_params, out_params), in_params, out_params)
+
+
+class Softmax(Layer):
+    """``exp(x) / sum(exp(x))`` over one axis.
+
+    Parameters
+    ----------
+    axis : int, default -1
+        Counted in NCHW order for images, whatever the layout.
+    layout : {"NCHW", "NHWC"}, default "NCHW"
+        Of images.
+
+    Examples
+    --------
+    >>> Softmax()([[1.0, 1.0]])
+    array([[0.5, 0.5]], dtype=float32)
+    """
+
+    SETTINGS = ("axis", "layout")
+
+    def __init__(self, axis=-1, *, layout="NCHW"):
+        self.axis = _validate.integer("axis", axis, -4, 3)
+        self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+
+    def _forward(self, x):
+        axis = image_axis(self.axis, x.ndim, self.layout)
+        power = np.exp(x - x.max(axis=axis, keepdims=True, initial=-np.inf))
+        return power / power.sum(axis=axis, keepdims=True)
+
+    def fixed_params(self, dtype):
+        """Return scale 1/256 and the smallest code as zero point."""
+        return sigmoid_params(dtype)
+
+    def quantized(self, in_params, out_params=None):
+        """Return a `SoftmaxQuantized`, which saves its table of exponentials."""
+        return SoftmaxQuantized(
+            primitive.softmax_table(in_params.scale), in_params,
+            out_params or sigmoid_params(in_params.dtype), axis=self.axis, layout=self.layout,
+        )
+
+
+class SoftmaxQuantized(QuantizedLayer):
+    """8-bit `Softmax`, in integers from the first to the last, equation (18).
+
+    Parameters
+    ----------
+    table : (256,) array, int32
+        Exponentials by distance from the largest code.
+    in_params, out_params : QuantizationParams
+        The output's must be ``(1/256, qmin)``.
+    axis, layout
+        As for `Softmax`.
+    """
+
+    SETTINGS = ("in_params", "out_params", "axis", "layout")
+    ARRAYS = ("table",)
+
+    def __init__(self, table, in_params, out_params, *, axis=-1, layout="NCHW"):
+        super().__init__(in_params, out_params)
+        if out_params != sigmoid_params(out_params.dtype):
+            raise ValueError(f"out_params must be (1/256, qmin), got {out_params}")
+        self.table = _validate.int32_array("table", table, (256,))
+        self.axis = _validate.integer("axis", axis, -4, 3)
+        self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+
+    def forward_codes(self, x, out=None):
+        """Compute the layer on plain arrays of codes."""
+        axis = image_axis(self.axis, x.ndim, self.layout)
+        rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
+        y = primitive.softmax_q8(rows, self.table, out_dtype=self.out_params.dtype)
+        return np.ascontiguousarray(np.moveaxis(y, -1, axis))
+
+
+def image_axis(axis, ndim, layout):
+    """Return where an axis, counted in NCHW order, lies in an array of `layout`."""
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"axis must be in [{-ndim}, {ndim - 1}], got {axis}")
+    axis %= ndim
+    return (0, 3, 1, 2)[axis] if ndim == 4 and layout == "NHWC" else axis

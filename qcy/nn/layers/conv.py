@@ -1,0 +1,341 @@
+"""Convolution and transposed convolution, in float and in 8 bits."""
+
+import numpy as np
+
+from qcy import _validate, primitive
+from qcy.nn.layers.base import ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp
+from qcy.nn.layers.weights import WEIGHT_SCHEME, channel_array, float_array, quantize_weight
+from qcy.primitive.windows import Window, from_nhwc, split_shape, to_nhwc
+
+#: Bytes of gathered windows that a float convolution holds at once.
+BLOCK_BYTES = 2**22
+
+
+def float_windows(x, window):
+    """Return the windows of (B, H, W, C) images as a view: (B, OH, OW, C, KH, KW)."""
+    height, width = window.kernel
+    (stride_y, stride_x), (step_y, step_x) = window.stride, window.dilation
+    reach = (step_y * (height - 1) + 1, step_x * (width - 1) + 1)
+    views = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(1, 2))
+    return views[:, ::stride_y, ::stride_x, :, ::step_y, ::step_x]
+
+
+def pad_nhwc(x, padding, value=0.0):
+    """Return (B, H, W, C) images with cells added: top, left, bottom, right."""
+    top, left, bottom, right = padding
+    if not any(padding):
+        return x
+    return np.pad(
+        x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value
+    )
+
+
+class Conv2D(Layer):
+    """Convolution of images.
+
+    Parameters
+    ----------
+    weight : (O, C / groups, KH, KW) array
+    bias : (O,) array, optional
+    stride, dilation : int or (int, int), default 1
+    padding : int, (int, int) or (top, left, bottom, right), default 0
+    groups : int, default 1
+        Groups of channels that are convolved apart; as many as channels is depthwise.
+    activation : {None, "relu", "relu6"}
+        Fused into the layer.
+    layout : {"NCHW", "NHWC"}, default "NCHW"
+        Of the images; weights are the same for either.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If shapes disagree or a weight is not finite.
+
+    Examples
+    --------
+    >>> conv = Conv2D(np.ones((8, 3, 3, 3)), stride=2, padding=1)
+    >>> conv(np.zeros((1, 3, 32, 32))).shape
+    (1, 8, 16, 16)
+    """
+
+    SETTINGS = ("stride", "padding", "dilation", "groups", "activation", "layout")
+    ARRAYS = ("weight", "bias")
+
+    def __init__(
+        self, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, activation=None,
+        layout="NCHW",
+    ):
+        self.weight = float_array("weight", weight, 4)
+        self.bias = channel_array("bias", bias, self.weight.shape[0])
+        self._window = Window.of(self.weight.shape[2:], stride, padding, dilation)
+        self.stride, self.padding = self._window.stride, self._window.padding
+        self.dilation = self._window.dilation
+        self.groups = _validate.integer("groups", groups, 1)
+        if self.weight.shape[0] % self.groups:
+            raise ValueError(
+                f"groups must divide the {self.weight.shape[0]} output channels, got {groups}"
+            )
+        self.activation = _validate.choice("activation", activation, ACTIVATIONS)
+        self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+
+    def _forward(self, x):
+        n, height, width, channels = _image_shape(
+            x, self.layout, self.weight.shape[1] * self.groups
+        )
+        n_out = self.weight.shape[0]
+        y = np.empty((n, *self._window.out_size(height, width), n_out), np.float32)
+        padded = pad_nhwc(to_nhwc(x, self.layout), self.padding)
+        if self.groups == channels == n_out and channels > 1:
+            windows = float_windows(padded, self._window)
+            np.einsum("bhwcij,cij->bhwc", windows, self.weight[:, 0], out=y)
+        else:
+            self._products(padded, y)
+        if self.bias is not None:
+            y += self.bias
+        return from_nhwc(activate(y, self.activation), self.layout)
+
+    def _products(self, padded, y):
+        """Gather the windows of a few images at a time, and multiply them by NumPy's BLAS."""
+        depth = self.weight[0].size
+        outs = np.split(y, self.groups, axis=3)
+        parts = zip(np.split(padded, self.groups, axis=3), np.split(self.weight, self.groups), outs,
+                    strict=True)
+        images = max(1, BLOCK_BYTES // max(1, 4 * depth * y.shape[1] * y.shape[2]))
+        for part, weight, out in parts:
+            matrix = weight.reshape(len(weight), depth).T
+            for first in range(0, len(y), images):
+                windows = float_windows(part[first : first + images], self._window)
+                rows = windows.reshape(-1, depth)
+                shape = (*windows.shape[:3], len(weight))
+                out[first : first + images] = (rows @ matrix).reshape(shape)
+
+    def quantized(self, in_params, out_params, weight_scheme=WEIGHT_SCHEME):
+        """Return a `Conv2DQuantized`: int8 weights, per output channel unless told otherwise."""
+        codes, params, bias = quantize_weight(
+            self.weight, 0, self.bias, in_params, out_params, weight_scheme
+        )
+        return Conv2DQuantized(
+            codes, params.scale, bias, in_params, out_params,
+            weight_zero_point=params.zero_point, **self.settings(),
+        )
+
+
+class Conv2DQuantized(QuantizedLayer):
+    """8-bit `Conv2D`: exact int32 sums, int32 bias, one rounding at the end.
+
+    Parameters
+    ----------
+    weight : (O, C / groups, KH, KW) array, int8
+    weight_scale : float or (O,) array
+    bias : (O,) array, int32, or None
+        In units of ``in_params.scale * weight_scale``.
+    in_params, out_params : QuantizationParams
+    weight_zero_point : int or (O,) array of int, default 0
+    stride, padding, dilation, groups, activation, layout
+        As for `Conv2D`.
+    """
+
+    SETTINGS = ("in_params", "out_params", *Conv2D.SETTINGS)
+    ARRAYS = ("weight", "weight_scale", "bias", "weight_zero_point")
+
+    def __init__(
+        self, weight, weight_scale, bias, in_params, out_params, *, weight_zero_point=0, stride=1,
+        padding=0, dilation=1, groups=1, activation=None, layout="NCHW",
+    ):
+        super().__init__(in_params, out_params)
+        self._packed = primitive.pack_conv_q8(
+            weight, w_zero_point=weight_zero_point, bias=bias, w_scale=weight_scale, groups=groups
+        )
+        window = Window.of(self._packed.shape[2:], stride, padding, dilation)
+        self.stride, self.padding, self.dilation = window.stride, window.padding, window.dilation
+        self.groups = self._packed.groups
+        self.activation = _validate.choice("activation", activation, ACTIVATIONS)
+        self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+        self._clamp = activation_clamp(activation, out_params)
+
+    @property
+    def weight(self):
+        """(O, C / groups, KH, KW) int8 codes."""
+        return self._packed.codes
+
+    @property
+    def weight_scale(self):
+        """Real size of one weight step: float32, 0-d or (O,)."""
+        return self._packed.scale
+
+    @property
+    def weight_zero_point(self):
+        """(O,) int32, or one 0 if all are 0."""
+        zero = self._packed.zero_point
+        return zero if zero.any() else np.zeros((), np.int32)
+
+    @property
+    def bias(self):
+        """(O,) int32, or None."""
+        return self._packed.bias
+
+    def forward_codes(self, x, out=None):
+        """Compute the layer on plain arrays of codes."""
+        return primitive.conv2d_q8(
+            x, self._packed, x_scale=self.in_params[0].scale,
+            x_zero_point=self.in_params[0].zero_point, out_scale=self.out_params.scale,
+            out_zero_point=self.out_params.zero_point, out_dtype=self.out_params.dtype,
+            stride=self.stride, padding=self.padding, dilation=self.dilation, layout=self.layout,
+            clamp=self._clamp, out=out,
+        )
+
+
+class ConvTranspose2D(Layer):
+    """Transposed convolution of images: each pixel adds its kernel, weighted, to the output.
+
+    Parameters
+    ----------
+    weight : (C, O / groups, KH, KW) array
+        Input channels first.
+    bias : (O,) array, optional
+    stride, dilation : int or (int, int), default 1
+    padding : int, (int, int) or (top, left, bottom, right), default 0
+        Cells cut off the output.
+    output_padding : int or (int, int), default 0
+        Rows and columns added at the bottom and right.
+    groups : int, default 1
+    activation : {None, "relu", "relu6"}
+    layout : {"NCHW", "NHWC"}, default "NCHW"
+
+    Raises
+    ------
+    TypeError, ValueError
+        If shapes disagree or a weight is not finite.
+
+    Examples
+    --------
+    >>> up = ConvTranspose2D(np.ones((4, 2, 2, 2)), stride=2)
+    >>> up(np.zeros((1, 4, 5, 5))).shape
+    (1, 2, 10, 10)
+    """
+
+    SETTINGS = (
+        "stride", "padding", "output_padding", "dilation", "groups", "activation", "layout",
+    )
+    ARRAYS = ("weight", "bias")
+
+    def __init__(
+        self, weight, bias=None, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1,
+        activation=None, layout="NCHW",
+    ):
+        self.weight = float_array("weight", weight, 4)
+        self.groups = _validate.integer("groups", groups, 1)
+        self.bias = channel_array("bias", bias, self.weight.shape[1] * self.groups)
+        window = Window.of(self.weight.shape[2:], stride, padding, dilation)
+        self.stride, self.padding, self.dilation = window.stride, window.padding, window.dilation
+        self.output_padding = _validate.pair("output_padding", output_padding, 0)
+        self.activation = _validate.choice("activation", activation, ACTIVATIONS)
+        self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+
+    def _forward(self, x):
+        n, height, width, channels = _image_shape(x, self.layout, self.weight.shape[0])
+        x = to_nhwc(x, self.layout)
+        (top, left, bottom, right), (step_y, step_x) = self.padding, self.dilation
+        kernel_y, kernel_x = self.weight.shape[2:]
+        full = [
+            (size - 1) * stride + step * (kernel - 1) + 1 + extra
+            for size, stride, step, kernel, extra in zip(
+                (height, width), self.stride, self.dilation, (kernel_y, kernel_x),
+                self.output_padding, strict=True,
+            )
+        ]
+        n_out = self.weight.shape[1] * self.groups
+        y = np.zeros((n, *full, n_out), np.float32)
+        outs = np.split(y, self.groups, axis=3)
+        for part, weight, out in zip(
+            np.split(x, self.groups, axis=3), np.split(self.weight, self.groups), outs, strict=True
+        ):
+            for i in range(kernel_y):
+                for j in range(kernel_x):
+                    rows = slice(i * step_y, i * step_y + (height - 1) * self.stride[0] + 1,
+                                 self.stride[0])
+                    cells = slice(j * step_x, j * step_x + (width - 1) * self.stride[1] + 1,
+                                  self.stride[1])
+                    out[:, rows, cells] += part @ weight[:, :, i, j]
+        y = y[:, top : full[0] - bottom, left : full[1] - right]
+        if 0 in y.shape[1:3]:
+            raise ValueError(f"padding must leave some output, got {self.padding} for {full}")
+        y = y + (0 if self.bias is None else self.bias)
+        return from_nhwc(activate(y, self.activation), self.layout)
+
+    def quantized(self, in_params, out_params, weight_scheme=WEIGHT_SCHEME):
+        """Return a `ConvTranspose2DQuantized`: int8 weights, per output channel by default."""
+        # Output channels lie in two axes, groups and axis 1: bring them together, and back.
+        n_in, n_out, height, width = self.weight.shape
+        grouped = self.weight.reshape(self.groups, n_in // self.groups, n_out, height, width)
+        by_out = np.ascontiguousarray(grouped.transpose(0, 2, 1, 3, 4)).reshape(
+            self.groups * n_out, n_in // self.groups, height, width
+        )
+        codes, params, bias = quantize_weight(
+            by_out, 0, self.bias, in_params, out_params, weight_scheme
+        )
+        codes = codes.reshape(self.groups, n_out, n_in // self.groups, height, width)
+        codes = np.ascontiguousarray(codes.transpose(0, 2, 1, 3, 4)).reshape(self.weight.shape)
+        return ConvTranspose2DQuantized(
+            codes, params.scale, bias, in_params, out_params,
+            weight_zero_point=params.zero_point, **self.settings(),
+        )
+
+
+class ConvTranspose2DQuantized(QuantizedLayer):
+    """8-bit `ConvTranspose2D`: int32 sums over all taps, then one rounding, equation (23).
+
+    Parameters
+    ----------
+    weight : (C, O / groups, KH, KW) array, int8
+    weight_scale : float or (O,) array
+    bias : (O,) array, int32, or None
+    in_params, out_params : QuantizationParams
+    weight_zero_point : int or (O,) array of int, default 0
+    stride, padding, output_padding, dilation, groups, activation, layout
+        As for `ConvTranspose2D`.
+    """
+
+    SETTINGS = ("in_params", "out_params", *ConvTranspose2D.SETTINGS)
+    ARRAYS = ("weight", "weight_scale", "bias", "weight_zero_point")
+
+    def __init__(
+        self, weight, weight_scale, bias, in_params, out_params, *, weight_zero_point=0, stride=1,
+        padding=0, output_padding=0, dilation=1, groups=1, activation=None, layout="NCHW",
+    ):
+        super().__init__(in_params, out_params)
+        self.weight = _validate.q8_array("weight", weight, 4)
+        n_out = self.weight.shape[1] * groups
+        self.weight_scale = _validate.scale("weight_scale", weight_scale, length=n_out)
+        self.weight_zero_point = _validate.zero_points(
+            "weight_zero_point", weight_zero_point, self.weight.dtype, n_out
+        )
+        self.bias = None if bias is None else _validate.int32_array("bias", bias, (n_out,))
+        window = Window.of(self.weight.shape[2:], stride, padding, dilation)
+        self.stride, self.padding, self.dilation = window.stride, window.padding, window.dilation
+        self.output_padding = _validate.pair("output_padding", output_padding, 0)
+        self.groups = _validate.integer("groups", groups, 1)
+        self.activation = _validate.choice("activation", activation, ACTIVATIONS)
+        self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+        self._clamp = activation_clamp(activation, out_params)
+
+    def forward_codes(self, x, out=None):
+        """Compute the layer on plain arrays of codes."""
+        return primitive.conv_transpose2d_q8(
+            x, self.weight, x_scale=self.in_params[0].scale, w_scale=self.weight_scale,
+            out_scale=self.out_params.scale, x_zero_point=self.in_params[0].zero_point,
+            w_zero_point=self.weight_zero_point, out_zero_point=self.out_params.zero_point,
+            bias=self.bias, stride=self.stride, padding=self.padding,
+            output_padding=self.output_padding, dilation=self.dilation, groups=self.groups,
+            layout=self.layout, out_dtype=self.out_params.dtype, clamp=self._clamp, out=out,
+        )
+
+
+def _image_shape(x, layout, channels):
+    """Return (B, H, W, C) of a batch of images, or say what is wrong with it."""
+    if x.ndim != 4:
+        raise ValueError(f"x must have 4 dimensions, {layout}, got shape {x.shape}")
+    shape = split_shape(x.shape, layout)
+    if shape[3] != channels:
+        raise ValueError(f"x must have {channels} channels, {layout}, got shape {x.shape}")
+    return shape

@@ -1,0 +1,124 @@
+"""Fully connected layer, in float and in 8 bits."""
+
+import numpy as np
+
+from qcy import _validate, primitive
+from qcy.nn.layers.base import ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp
+from qcy.nn.layers.weights import WEIGHT_SCHEME, channel_array, float_array, quantize_weight
+
+
+class Dense(Layer):
+    """``y = x @ weight + bias``, over the last axis of up to three.
+
+    Parameters
+    ----------
+    weight : (n_in, n_out) array
+    bias : (n_out,) array, optional
+    activation : {None, "relu", "relu6"}
+        Fused into the layer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If shapes disagree or a weight is not finite.
+
+    Examples
+    --------
+    >>> Dense([[1.0, 2.0], [3.0, 4.0]], bias=[0.5, 0.0])([[1.0, 1.0]])
+    array([[4.5, 6. ]], dtype=float32)
+    """
+
+    SETTINGS = ("activation",)
+    ARRAYS = ("weight", "bias")
+
+    def __init__(self, weight, bias=None, *, activation=None):
+        self.weight = float_array("weight", weight, 2)
+        self.bias = channel_array("bias", bias, self.weight.shape[1])
+        self.activation = _validate.choice("activation", activation, ACTIVATIONS)
+
+    def _forward(self, x):
+        _check_features(x, self.weight.shape[0])
+        y = x @ self.weight
+        if self.bias is not None:
+            y += self.bias
+        return activate(y, self.activation)
+
+    def quantized(self, in_params, out_params, weight_scheme=WEIGHT_SCHEME):
+        """Return a `DenseQuantized`: int8 weights, per output channel unless told otherwise."""
+        codes, params, bias = quantize_weight(
+            self.weight, 1, self.bias, in_params, out_params, weight_scheme
+        )
+        return DenseQuantized(
+            codes, params.scale, bias, in_params, out_params,
+            weight_zero_point=params.zero_point, activation=self.activation,
+        )
+
+
+class DenseQuantized(QuantizedLayer):
+    """8-bit `Dense`: exact int32 sums, int32 bias, one rounding at the end.
+
+    Parameters
+    ----------
+    weight : (n_in, n_out) array, int8
+    weight_scale : float or (n_out,) array
+    bias : (n_out,) array, int32, or None
+        In units of ``in_params.scale * weight_scale``.
+    in_params, out_params : QuantizationParams
+    weight_zero_point : int or (n_out,) array of int, default 0
+    activation : {None, "relu", "relu6"}
+    """
+
+    SETTINGS = ("in_params", "out_params", "activation")
+    ARRAYS = ("weight", "weight_scale", "bias", "weight_zero_point")
+
+    def __init__(
+        self, weight, weight_scale, bias, in_params, out_params, *, weight_zero_point=0,
+        activation=None,
+    ):
+        super().__init__(in_params, out_params)
+        self.activation = _validate.choice("activation", activation, ACTIVATIONS)
+        self._packed = primitive.pack_q8(
+            weight, b_zero_point=weight_zero_point, bias=bias, b_scale=weight_scale
+        )
+        self._clamp = activation_clamp(activation, out_params)
+
+    @property
+    def weight(self):
+        """(n_in, n_out) int8 codes."""
+        return self._packed.codes
+
+    @property
+    def weight_scale(self):
+        """Real size of one weight step: float32, 0-d or (n_out,)."""
+        return self._packed.scale
+
+    @property
+    def weight_zero_point(self):
+        """(n_out,) int32, or None if all are 0."""
+        zero = self._packed.zero_point
+        return zero if zero.any() else np.zeros((), np.int32)
+
+    @property
+    def bias(self):
+        """(n_out,) int32, or None."""
+        return self._packed.bias
+
+    def forward_codes(self, x, out=None):
+        """Compute the layer on plain arrays of codes."""
+        n_in, n_out = self._packed.shape
+        _check_features(x, n_in)
+        y = primitive.gemm_nn_q8(
+            x.reshape(-1, n_in) if x.size else x.reshape(0, n_in), self._packed,
+            a_scale=self.in_params[0].scale, a_zero_point=self.in_params[0].zero_point,
+            out_scale=self.out_params.scale, out_zero_point=self.out_params.zero_point,
+            out_dtype=self.out_params.dtype, clamp=self._clamp, out=out,
+        )
+        return y.reshape(*x.shape[:-1], n_out)
+
+
+def _check_features(x, n_in):
+    """Check the input's last axis. Four axes are an image, whose last axis depends on its layout."""
+    if not 1 <= x.ndim <= 3 or x.shape[-1] != n_in:
+        raise ValueError(
+            f"x must have 1 to 3 dimensions and {n_in} features in the last, got shape {x.shape}"
+        )

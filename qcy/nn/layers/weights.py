@@ -1,0 +1,89 @@
+"""Quantizing weights and biases for the layers that have them."""
+
+import numpy as np
+
+from qcy import _validate, primitive
+from qcy.tensor.quantization import QuantizationParams, QuantizationScheme
+
+#: How weights are quantized unless told otherwise.
+WEIGHT_SCHEME = QuantizationScheme.SYMMETRIC | QuantizationScheme.PER_CHANNEL
+
+#: A bias code stays below it, so that a sum has room for its products, equations (8) and (11).
+MAX_BIAS = 2.0**30
+#: A multiplier stays above it: a channel this weak never moves an output code.
+MIN_MULTIPLIER = 2.0**-100
+
+
+def float_array(name, value, ndim=None):
+    """Return weights as a read-only float32 array."""
+    array = _validate.real_array(name, value)
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)].flat[0]}")
+    array = array.view()
+    array.flags.writeable = False
+    return array
+
+
+def channel_array(name, value, length):
+    """Return one float32 number per channel, read-only; None stays None."""
+    if value is None:
+        return None
+    array = float_array(name, value, 1)
+    if array.size != length:
+        raise ValueError(f"{name} must have {length} elements, one per channel, got {array.size}")
+    return array
+
+
+def quantize_weight(weight, axis, bias, in_params, out_params, scheme=WEIGHT_SCHEME):
+    """Quantize a weight and its bias, so that no bias is lost and no multiplier underflows.
+
+    A channel's scale is raised until its bias fits, equation (8): folded batch norms leave
+    channels of tiny weights and ordinary biases.
+
+    Parameters
+    ----------
+    weight : float32 array
+    axis : int
+        Axis of the output channels.
+    bias : (C,) float32 array or None
+    in_params, out_params : QuantizationParams
+    scheme : QuantizationScheme
+
+    Returns
+    -------
+    codes : int8 array, shaped as `weight`
+    params : QuantizationParams
+        Per channel of `axis`, or per tensor, as the scheme says.
+    bias_codes : (C,) int32 array or None
+        In units of ``in_scale * weight_scale``.
+    """
+    other = tuple(i for i in range(weight.ndim) if i != axis)
+    low, high = weight.min(axis=other, initial=0), weight.max(axis=other, initial=0)
+    in_scale, out_scale = np.float64(in_params.scale), np.float64(out_params.scale)
+    least = np.full(low.shape, MIN_MULTIPLIER * out_scale / in_scale)
+    if bias is not None:
+        least = np.maximum(least, np.abs(bias.astype(np.float64)) / (in_scale * MAX_BIAS))
+    if not scheme.is_per_channel:
+        low, high, least = low.min(initial=0), high.max(initial=0), least.max(initial=0)
+        axis = None
+    params = QuantizationParams.from_range(low, high, "int8", scheme, axis)
+    if (params.scale < least).any():
+        # One part in 2**20 more, since the new scale is rounded to float32 too.
+        factor = np.maximum(1, least / params.scale * (1 + 2.0**-20))
+        scale = np.where(params.scale < least, params.scale * factor, params.scale)
+        zero = params.zero_point if scheme.is_symmetric else np.zeros_like(params.zero_point)
+        if not scheme.is_symmetric:
+            params = QuantizationParams.from_range(low * factor, high * factor, "int8", scheme, axis)
+        else:
+            params = QuantizationParams(scale, zero, "int8", axis, params.narrow_range)
+    codes = primitive.quantize_q8(
+        weight, params.scale, params.zero_point, axis=axis, dtype="int8"
+    )
+    np.maximum(codes, params.qmin, out=codes)
+    bias_codes = None
+    if bias is not None:
+        units = in_scale * np.asarray(params.scale, np.float64)
+        bias_codes = np.rint(bias.astype(np.float64) / units).astype(np.int32)
+    return codes, params, bias_codes

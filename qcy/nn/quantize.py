@@ -1,0 +1,148 @@
+"""Post-training quantization: a float model and data in, an 8-bit model out."""
+
+import platform
+
+import numpy as np
+
+from qcy import _version
+from qcy.nn.calibration import Calibrator
+from qcy.nn.fusion import fuse, keep_any
+from qcy.nn.layers import Conv2D, ConvTranspose2D, Dense
+from qcy.nn.layers.weights import WEIGHT_SCHEME
+from qcy.nn.model import Model, Node
+from qcy.nn.observer import MinMaxObserver
+from qcy.nn.progress import track
+from qcy.nn.quantized_model import QuantizedModel
+from qcy.tensor.quantization import DEFAULT_SCHEME
+
+
+def quantize_model(
+    model, data, *, scheme=DEFAULT_SCHEME, observer=MinMaxObserver, skip=(), progress=True,
+    weight_scheme=WEIGHT_SCHEME, dtype="uint8",
+):
+    """Turn a float model into an 8-bit one.
+
+    Folds batch norms, fuses ReLU and ReLU6, runs the data through the float model to see the range
+    of every tensor, and quantizes weights to int8 and biases to int32.
+
+    Parameters
+    ----------
+    model : Model
+    data : iterable of arrays, or an array
+        Batches of calibration inputs (a tuple per batch for a model with several inputs), seen one
+        at a time; a single array is cut into batches of 32. Some hundred samples are enough.
+    scheme : QuantizationScheme, default ``ASYMMETRIC | PER_TENSOR``
+        Of activations, which are always per tensor.
+    observer : callable, default MinMaxObserver
+        How ranges are chosen: an observer class, or a `functools.partial` of one.
+    skip : collection of str
+        Names of layers to keep in float, with conversions around them.
+    progress : bool, default True
+        Whether to show a bar (with tqdm), or plain lines, on standard error.
+    weight_scheme : QuantizationScheme, default ``SYMMETRIC | PER_CHANNEL``
+        Of weights.
+    dtype : {"uint8", "int8"}, default "uint8"
+        Of activations.
+
+    Returns
+    -------
+    QuantizedModel
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no data, or a batch does not fit or holds a NaN (the message says which), a name
+        in `skip` is unknown, or schemes contradict themselves.
+
+    Examples
+    --------
+    >>> model = Sequential(Dense([[1.0, -1.0]], bias=[0.0, 0.5]), ReLU())
+    >>> data = np.linspace(-1, 1, 64).reshape(-1, 1)
+    >>> quantize_model(model, data, progress=False)(np.array([[0.5]])).round(2)
+    array([[0.5, 0. ]], dtype=float32)
+    """
+    if not isinstance(model, Model):
+        raise TypeError(f"model must be a Model, got {type(model).__name__}")
+    if scheme.is_per_channel:
+        raise ValueError(f"scheme means activations, which are per tensor; got {scheme}")
+    weight_scheme.check()
+    skip = {skip} if isinstance(skip, str) else set(skip)
+    unknown = skip - {node.name for node in model.nodes}
+    if unknown:
+        raise ValueError(f"skip must name layers of the model, got {sorted(unknown)}")
+    layout = _layout(model)
+    fused = fuse(model, keep=skip)
+    calibrator = Calibrator(fused, observer=observer, scheme=scheme, dtype=dtype)
+    for batch in track(_batches(data), "calibrating", progress):
+        calibrator.observe(batch)
+    return convert(fused, calibrator, skip=skip, weight_scheme=weight_scheme, layout=layout)
+
+
+def convert(fused, calibrator, *, skip=(), weight_scheme=WEIGHT_SCHEME, layout="NCHW"):
+    """Return the 8-bit model of a fused float model whose tensors a calibrator has seen."""
+    if not calibrator.n_samples:
+        raise ValueError("calibration needs data, no batch was observed")
+    params = {name: calibrator.param(name) for name in fused.inputs}
+    nodes = []
+    for node in fused.nodes:
+        layer = node.layer.with_layout("NHWC")
+        in_params = tuple(params[name] for name in node.inputs)
+        is_float = keep_any(node, skip)
+        if is_float or not layer.KEEPS_PARAMS:
+            out_params = None if is_float else layer.fixed_params(calibrator.dtype)
+            params[node.name] = out_params or calibrator.param(node.name)
+        else:
+            params[node.name] = in_params[0]
+        if not is_float:
+            layer = _twin(node.name, layer, in_params, params[node.name], weight_scheme)
+        nodes.append(Node(node.name, layer, node.inputs, node.covers))
+    manifest = {
+        "data_sha256": calibrator.data_hash, "n_samples": calibrator.n_samples,
+        "observer": _name_of(calibrator.observer), "scheme": str(calibrator.scheme),
+        "weight_scheme": str(weight_scheme), "skip": sorted(skip),
+        "versions": {
+            "qcy": _version.VERSION, "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    return QuantizedModel(
+        nodes, fused.outputs, fused.inputs, params=params, layout=layout, manifest=manifest
+    )
+
+
+def _twin(name, layer, in_params, out_params, weight_scheme):
+    """Return the 8-bit twin of a layer, or say which layer has none."""
+    single = in_params[0] if layer.N_INPUTS == 1 else in_params
+    try:
+        if type(layer) in (Dense, Conv2D, ConvTranspose2D):
+            return layer.quantized(single, out_params, weight_scheme)
+        return layer.quantized(single, out_params)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"layer {name!r}: {error}") from error
+
+
+def _batches(data):
+    """Return an iterable of batches."""
+    if isinstance(data, np.ndarray) or hasattr(data, "__array__"):
+        array = np.asarray(data)
+        if array.ndim == 0:
+            raise ValueError("data must have an axis of samples, got a number")
+        return [array[i : i + 32] for i in range(0, len(array), 32)]
+    if isinstance(data, (str, bytes)) or not hasattr(data, "__iter__"):
+        raise TypeError(f"data must be an array or an iterable of arrays, got {data!r}")
+    return data
+
+
+def _layout(model):
+    """Return the layout of a model's images: that of its layers, which must agree."""
+    layouts = {node.layer.layout for node in model.nodes if hasattr(node.layer, "layout")}
+    if len(layouts) > 1:
+        raise ValueError(f"layers must have one layout, got {sorted(layouts)}")
+    return layouts.pop() if layouts else "NCHW"
+
+
+def _name_of(observer):
+    """Return an observer's name and settings, for the manifest."""
+    inner = getattr(observer, "func", observer)
+    settings = getattr(observer, "keywords", {})
+    return f"{inner.__name__}({', '.join(f'{k}={v!r}' for k, v in sorted(settings.items()))})"
