@@ -38,6 +38,25 @@ cdef struct conv_t:
     uint8_t* out
 
 
+cdef inline void _copy(uint8_t* target, const uint8_t* source, Py_ssize_t n) noexcept nogil:
+    """Copy bytes; a few of them by moves of a fixed size that may overlap, without a call."""
+    if n > 32:
+        memcpy(target, source, n)
+    elif n >= 16:
+        memcpy(target, source, 16)
+        memcpy(target + n - 16, source + n - 16, 16)
+    elif n >= 8:
+        memcpy(target, source, 8)
+        memcpy(target + n - 8, source + n - 8, 8)
+    elif n >= 4:
+        memcpy(target, source, 4)
+        memcpy(target + n - 4, source + n - 4, 4)
+    elif n > 0:
+        target[0] = source[0]
+        target[n >> 1] = source[n >> 1]
+        target[n - 1] = source[n - 1]
+
+
 cdef void _gather(
     const conv_t* conv, Py_ssize_t pixel, Py_ssize_t group, uint8_t* row
 ) noexcept nogil:
@@ -58,16 +77,18 @@ cdef void _gather(
         if y < 0:
             memset(row, conv.fill, w.kernel_width * depth)
         elif is_run:                # the whole kernel row is one run of bytes
-            memset(row, conv.fill, first * depth)
-            memcpy(row + first * depth, source + (left + first) * depth, (last - first) * depth)
-            memset(row + last * depth, conv.fill, (w.kernel_width - last) * depth)
+            if first > 0:
+                memset(row, conv.fill, first * depth)
+            _copy(row + first * depth, source + (left + first) * depth, (last - first) * depth)
+            if last < w.kernel_width:
+                memset(row + last * depth, conv.fill, (w.kernel_width - last) * depth)
         else:
             for x in range(w.kernel_width):
                 column = input_column(w, out_column, x)
                 if column < 0:
                     memset(row + x * depth, conv.fill, depth)
                 else:
-                    memcpy(
+                    _copy(
                         row + x * depth, source + column * w.channels + group * depth, depth
                     )
         row += w.kernel_width * depth

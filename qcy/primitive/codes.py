@@ -311,3 +311,61 @@ def copy_q8(x, out, n=None, *, stride_in=1, stride_out=1):
         raise ValueError("out must not overlap x")
     out[: n * stride_out : stride_out] = x[: n * stride_in : stride_in]
     return out
+
+
+def quantize_dynamic_q8(x, *, per_row=False, out=None, n_threads=None):
+    """Choose parameters from the data itself, and quantize it to uint8, equation (6).
+
+    Float32 throughout, as ONNX's DynamicQuantizeLinear: ``scale = (max(0, max x) - min(0, min x))
+    / 255``, ``zero_point = rint(clamp(-min / scale, 0, 255))``.
+
+    Parameters
+    ----------
+    x : array, real
+    per_row : bool, default False
+        Whether each row, along the last axis, gets parameters of its own.
+    out : uint8 array, shaped as `x`, optional
+    n_threads : int, optional
+        As for `quantize_q8`.
+
+    Returns
+    -------
+    codes : uint8 array, shaped as `x`
+    scale : float32, or float32 array of the shape of `x` without its last axis
+    zero_point : int, or int32 array of that shape
+        All-zero input gives scale 1 and zero point 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or `x` holds a NaN or an infinity.
+
+    Examples
+    --------
+    >>> quantize_dynamic_q8(np.array([-1.0, 0.0, 1.55], np.float32))
+    (array([  0, 100, 255], dtype=uint8), np.float32(0.01), 100)
+    """
+    x = _validate.real_array("x", x)
+    if per_row and x.ndim == 0:
+        raise ValueError("x must have rows, got shape ()")
+    over = -1 if per_row else None
+    low = np.minimum(x.min(axis=over, initial=0), np.float32(0))
+    high = np.maximum(x.max(axis=over, initial=0), np.float32(0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = np.asarray((high - low) / np.float32(255), np.float32)
+    if not np.isfinite(scale).all():
+        raise ValueError("x must be finite and its range fit float32")
+    scale = np.where(high == low, np.float32(1), np.maximum(scale, _validate.MIN_NORMAL))
+    with np.errstate(over="ignore"):
+        zero_point = np.rint(np.clip(-low / scale, 0, 255)).astype(np.int32)
+    if not per_row:
+        codes = quantize_q8(x, scale, int(zero_point), out=out, n_threads=n_threads)
+        return codes, np.float32(scale), int(zero_point)
+    rows = x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1])
+    out = _validate.output("out", out, x.shape, np.uint8, x)
+    if out.size:
+        quantize_q8(
+            rows, scale.reshape(-1), zero_point.reshape(-1), axis=0, out=out.reshape(rows.shape),
+            n_threads=n_threads,
+        )
+    return out, scale, zero_point
