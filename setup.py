@@ -53,28 +53,29 @@ AVX2 = ["-mavx2", "-mfma"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni",
           "-mprefer-vector-width=512"]
 # Variant: (an expression that its probe must compile, flags of GCC and Clang, flags of MSVC).
+# Where there are several lists of flags, the first that compiles counts: zig cc has names of its own.
 # The define QCY_ISA_<VARIANT> tells the headers which instructions to use.
 VARIANTS = {
-    "portable": ("0", [], []),
-    "baseline": ("QCY_BASELINE", [], []),       # SSE2 on x86, NEON on AArch64
-    "avx2": ("_mm256_setzero_si256()", AVX2, ["/arch:AVX2"]),
+    "portable": ("0", [[]], []),
+    "baseline": ("QCY_BASELINE", [[]], []),       # SSE2 on x86, NEON on AArch64
+    "avx2": ("_mm256_setzero_si256()", [AVX2], ["/arch:AVX2"]),
     "avxvnni": (
         "_mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), _mm256_setzero_si256(),"
         " _mm256_setzero_si256())",
-        [*AVX2, "-mavxvnni"], ["/arch:AVX2"],
+        [[*AVX2, "-mavxvnni"]], ["/arch:AVX2"],
     ),
     "avx512vnni": (
         "_mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_setzero_si512(),"
         " _mm512_setzero_si512())",
-        [*AVX2, *AVX512], ["/arch:AVX512"],
+        [[*AVX2, *AVX512]], ["/arch:AVX512"],
     ),
     "dotprod": (
         "vdotq_s32(vdupq_n_s32(0), vdupq_n_s8(0), vdupq_n_s8(0))",
-        ["-march=armv8.2-a+dotprod"], [],
+        [["-march=armv8.2-a+dotprod"], ["-mcpu=generic+v8_2a+dotprod"]], [],
     ),
     "i8mm": (
         "vusdotq_s32(vdupq_n_s32(0), vdupq_n_u8(0), vdupq_n_s8(0))",
-        ["-march=armv8.2-a+dotprod+i8mm"], [],
+        [["-march=armv8.2-a+dotprod+i8mm"], ["-mcpu=generic+v8_2a+dotprod+i8mm"]], [],
     ),
 }
 PROBE = """
@@ -134,8 +135,10 @@ class BuildExt(build_ext):
         openmp_compile, openmp_link = self.openmp_flags(family)
         refused = set()
         for variant, (expression, unix, msvc) in VARIANTS.items():
-            flags = unix if family == "unix" else msvc
-            if not self.compiles(PROBE.format(expression=expression), flags):
+            program = PROBE.format(expression=expression)
+            choices = unix if family == "unix" else [msvc]
+            flags = next((flags for flags in choices if self.compiles(program, flags)), None)
+            if flags is None:
                 refused.add(variant)
                 continue
             for ext in self.extensions:
