@@ -3,7 +3,7 @@
 Everything here is uint8 times int8. Callers make the left operand uint8 and the right one int8 by
 flipping the top bit, and shift the zero point with it.
 """
-from libc.stdint cimport int8_t, int32_t, uint8_t
+from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t
 
 cdef extern from "microkernel.h":
     enum:
@@ -12,6 +12,7 @@ cdef extern from "microkernel.h":
         QCY_PANEL
         QCY_ROWS
         QCY_ROWS_MAX
+        QCY_GROUP
         QCY_LHS_ZERO
     ctypedef struct qcy_tile:
         Py_ssize_t n_taps
@@ -47,7 +48,20 @@ cdef struct product_t:
 
 
 cdef inline Py_ssize_t padded_depth(Py_ssize_t depth) noexcept nogil:
-    return (depth + 3) // 4 * 4
+    return (depth + QCY_GROUP - 1) // QCY_GROUP * QCY_GROUP
+
+
+cdef inline Py_ssize_t wide_size(Py_ssize_t n_rows, Py_ssize_t depth) noexcept nogil:
+    """Return the 16-bit numbers that `multiply_rows` needs room for: none where bytes multiply."""
+    return n_rows * padded_depth(depth) if QCY_GROUP == 2 else 0
+
+
+cdef inline void widen(const uint8_t* row, Py_ssize_t depth, int16_t* wide) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(depth):
+        wide[k] = row[k]
+    for k in range(depth, padded_depth(depth)):
+        wide[k] = 0
 
 
 cdef inline Py_ssize_t n_panels(Py_ssize_t n_cols) noexcept nogil:
@@ -70,6 +84,7 @@ cdef inline void multiply_rows(
     Py_ssize_t n_rows,
     Py_ssize_t first_panel,
     Py_ssize_t last_panel,
+    int16_t* wide,                  # scratch of `wide_size`
     uint8_t* out,                   # first row of the output, column 0
     Py_ssize_t out_stride,          # elements
 ) noexcept nogil:
@@ -82,6 +97,12 @@ cdef inline void multiply_rows(
     cdef qcy_tile tile
     tile.n_taps = 1
     tile.depth = product.depth
+    if QCY_GROUP == 2:
+        for i in range(n_rows):
+            widen(a + i * a_stride, product.depth, wide + i * padded_depth(product.depth))
+        a = <const uint8_t*> wide
+        a_stride = 2 * padded_depth(product.depth)
+        tile.depth = a_stride
     tile.row_sums = NULL
     tile.b_zero = NULL
     tile.multiplier = NULL

@@ -8,12 +8,12 @@ a. A block of output pixels is gathered into a matrix (im2col) that stays in the
 b. Groups take turns on one block. Depthwise convolution has a loop of its own over channels.
 c. `im2col` and `col2im` are the public forms, channels outermost as their users expect.
 """
-from libc.stdint cimport int8_t, int32_t, uint8_t
+from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from qcy._kernels._tile cimport (
-    QCY_LANES, multiply_rows, n_panels, padded_depth, product_t, row_sum,
+    QCY_LANES, multiply_rows, n_panels, padded_depth, product_t, row_sum, wide_size,
 )
 from qcy._kernels._window cimport input_column, input_row, window_from, window_t
 from qcy._rounding cimport round_code
@@ -35,6 +35,8 @@ cdef struct conv_t:
     Py_ssize_t pixels_per_task
     uint8_t* scratch            # one block per worker
     int32_t* row_sums           # one block per worker, or NULL
+    int16_t* wide               # scratch per worker
+    Py_ssize_t wide_size
     uint8_t* out
 
 
@@ -120,6 +122,7 @@ cdef void _conv_task(const void* args, Py_ssize_t index, int worker) noexcept no
             product.multiplier = conv.product.multiplier + group * padded
         multiply_rows(
             &product, block, depth, row_sums, n_rows, 0, n_panels(n_cols),
+            conv.wide + worker * conv.wide_size,
             conv.out + (first * conv.n_groups + group) * n_cols * width,
             n_cols * conv.n_groups,
         )
@@ -139,10 +142,15 @@ cdef int _conv(conv_t* conv, int n_threads) except -1:
     conv.pixels_per_task = max(1, min(conv.pixels_per_task, conv.n_pixels))
     conv.row_sums = NULL
     conv.scratch = <uint8_t*> malloc(n_threads * conv.pixels_per_task * depth)
+    conv.wide_size = wide_size(conv.pixels_per_task, depth)
+    conv.wide = <int16_t*> malloc(max(1, n_threads * conv.wide_size) * sizeof(int16_t))
     if conv.product.b_zero != NULL:
         conv.row_sums = <int32_t*> malloc(n_threads * conv.pixels_per_task * sizeof(int32_t))
-    if conv.scratch == NULL or (conv.product.b_zero != NULL and conv.row_sums == NULL):
+    if conv.scratch == NULL or conv.wide == NULL or (
+        conv.product.b_zero != NULL and conv.row_sums == NULL
+    ):
         free(conv.scratch)
+        free(conv.wide)
         free(conv.row_sums)
         raise MemoryError("no room for the gathered windows of a convolution")
     with nogil:
@@ -151,6 +159,7 @@ cdef int _conv(conv_t* conv, int n_threads) except -1:
             n_threads,
         )
     free(conv.scratch)
+    free(conv.wide)
     free(conv.row_sums)
     return 0
 

@@ -1,21 +1,22 @@
 """Matrix product of codes: packing the right operand, and the product itself.
 
 Packed layout, outermost first: panels of columns (the last one narrower, in whole vectors), groups
-of four along the depth, columns, four weights. Zeros fill up.
+along the depth, columns, the weights of a group. Zeros fill up.
 """
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 
 from qcy._kernels._tile cimport (
-    QCY_LANES, QCY_LHS_ZERO, QCY_PANEL, QCY_ROWS, multiply_rows, n_panels, padded_depth,
-    product_t, row_sum,
+    QCY_GROUP, QCY_LANES, QCY_LHS_ZERO, QCY_PANEL, QCY_ROWS, multiply_rows, n_panels,
+    padded_depth, product_t, row_sum, wide_size,
 )
 from qcy._threads cimport parallel_for
 
 #: Columns of one vector: a packed operand has a multiple of it.
 LANES = QCY_LANES
-#: Columns of a panel of packed weights.
+#: Columns of a panel of packed weights, and weights of one column that lie side by side.
 PANEL = QCY_PANEL
+GROUP = QCY_GROUP
 
 cdef enum:
     BLOCK_BYTES = 262144    # of A that stay in the second-level cache while B streams past
@@ -60,7 +61,7 @@ cdef void _pack_panel(
     int32_t* sums,
     int64_t* magnitudes,
 ) noexcept nogil:
-    cdef Py_ssize_t valid = min(QCY_PANEL, n_cols - first), j, k, group
+    cdef Py_ssize_t valid = min(QCY_PANEL, n_cols - first), i, j, k, group
     cdef Py_ssize_t width = (valid + QCY_LANES - 1) // QCY_LANES * QCY_LANES
     cdef int8_t code
     cdef int32_t distance
@@ -68,17 +69,18 @@ cdef void _pack_panel(
     for j in range(first, first + valid):
         sums[j] = 0
         magnitudes[j] = 0
-    for group in range(0, padded_depth(n_inner), 4):
+    for i in range(padded_depth(n_inner) // QCY_GROUP):
+        group = i * QCY_GROUP
         cell = panel + group * width
         for j in range(width):
-            for k in range(group, group + 4):
+            for k in range(group, group + QCY_GROUP):
                 code = 0
                 if k < n_inner and j < valid:
                     code = <int8_t> (b[k * n_cols + first + j] ^ flip)
                     sums[first + j] += code
                     distance = code - zero_point[first + j]
                     magnitudes[first + j] += distance if distance > 0 else -distance
-                cell[4 * j + k - group] = code
+                cell[QCY_GROUP * j + k - group] = code
 
 
 def fold(
@@ -114,6 +116,8 @@ cdef struct gemm_t:
     Py_ssize_t rows_per_task
     Py_ssize_t panels_per_task
     Py_ssize_t n_row_tasks
+    int16_t* wide                   # scratch per worker
+    Py_ssize_t wide_size
 
 
 cdef void _gemm_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
@@ -131,6 +135,7 @@ cdef void _gemm_task(const void* args, Py_ssize_t index, int worker) noexcept no
             &gemm.product, gemm.a + first * depth, depth,
             NULL if gemm.row_sums == NULL else gemm.row_sums + first,
             min(gemm.rows_per_block, last - first), first_panel, last_panel,
+            gemm.wide + worker * gemm.wide_size,
             gemm.out + first * n_cols * width, n_cols,
         )
         first += gemm.rows_per_block
@@ -142,13 +147,6 @@ cdef int _gemm(gemm_t* gemm, int n_threads) except -1 nogil:
     cdef Py_ssize_t panels = n_panels(gemm.product.n_cols)
     cdef int32_t* row_sums = NULL
     gemm.row_sums = NULL
-    if gemm.product.b_zero != NULL:
-        row_sums = <int32_t*> malloc(n_rows * sizeof(int32_t))
-        if row_sums == NULL:
-            raise MemoryError()
-        for i in range(n_rows):
-            row_sums[i] = row_sum(gemm.a + i * depth, depth)
-        gemm.row_sums = row_sums
     gemm.rows_per_block = max(24, BLOCK_BYTES // max(depth, 1) // 24 * 24)
     gemm.rows_per_task = n_rows
     gemm.panels_per_task = panels
@@ -164,7 +162,20 @@ cdef int _gemm(gemm_t* gemm, int n_threads) except -1 nogil:
         else:
             gemm.panels_per_task = (panels + n_tasks - 1) // n_tasks
             n_tasks = (panels + gemm.panels_per_task - 1) // gemm.panels_per_task
+    gemm.wide_size = wide_size(min(gemm.rows_per_block, gemm.rows_per_task), depth)
+    gemm.wide = <int16_t*> malloc(max(1, n_threads * gemm.wide_size) * sizeof(int16_t))
+    if gemm.product.b_zero != NULL:
+        row_sums = <int32_t*> malloc(n_rows * sizeof(int32_t))
+    if gemm.wide == NULL or (gemm.product.b_zero != NULL and row_sums == NULL):
+        free(gemm.wide)
+        free(row_sums)
+        raise MemoryError("no room for the scratch memory of a matrix product")
+    if row_sums != NULL:
+        for i in range(n_rows):
+            row_sums[i] = row_sum(gemm.a + i * depth, depth)
+        gemm.row_sums = row_sums
     parallel_for(_gemm_task, gemm, n_tasks, n_threads)
+    free(gemm.wide)
     free(row_sums)
     return 0
 

@@ -1,9 +1,9 @@
 /* The tile: a few rows of A times one panel of packed weights, from bytes to finished output.
  *
- * An outer product built on dot4. A row of A is `n_taps` runs of `depth` bytes, each found through
+ * An outer product built on dot. A row of A is `n_taps` runs of `depth` bytes, each found through
  * a pointer, so that a matrix (one tap) and an image (one tap per kernel cell) are the same thing.
- * A panel holds, for each tap and each four bytes of depth, four weights of every column:
- * [tap][ceil(depth / 4)][columns][4], padded with zeros. The sums stay in registers from the first
+ * A panel holds, for each tap and each 32-bit word of A, the weights of every column:
+ * [tap][ceil(depth / 4)][columns][QCY_GROUP], padded with zeros. The sums stay in registers from the first
  * product to the requantized code; equations (7) and (9) of docs/quantization.md. */
 #ifndef QCY_MICROKERNEL_H
 #define QCY_MICROKERNEL_H
@@ -92,14 +92,14 @@ QCY_INLINE void qcy_tile_body(
             for (k = 0; k < length; k += 4) {
                 qcy_rhs right[QCY_VECTORS];
                 QCY_UNROLL
-                for (v = 0; v < vectors; v++) right[v] = qcy_rhs_load(b + v * QCY_LANES * 4);
+                for (v = 0; v < vectors; v++) right[v] = qcy_rhs_load(b + v * QCY_LANES * QCY_GROUP);
                 QCY_UNROLL
                 for (r = 0; r < n_rows; r++) {
-                    const qcy_lhs left = qcy_lhs_four(qcy_load32(a[r] + k));
+                    const qcy_lhs left = qcy_lhs_word(qcy_load32(a[r] + k));
                     QCY_UNROLL
-                    for (v = 0; v < vectors; v++) acc[r][v] = qcy_dot4(acc[r][v], left, right[v]);
+                    for (v = 0; v < vectors; v++) acc[r][v] = qcy_dot(acc[r][v], left, right[v]);
                 }
-                b += width * 4;
+                b += width * QCY_GROUP;
             }
         }
     }

@@ -1,6 +1,6 @@
 /* The few operations that compilers do not find by themselves: the only intrinsics in qcy.
  *
- *   dot4        for each lane, sums += the sum of four products u8 * s8, exact in 32 bits
+ *   dot         for each lane, sums += the sum of QCY_GROUP products u8 * s8, exact in 32 bits
  *   round_pack  four vectors of reals to one vector of codes: round half to even, add the zero
  *               point, saturate
  *
@@ -12,7 +12,10 @@
  * QCY_LANES    32-bit lanes of one vector
  * QCY_VECTORS  vectors across the widest panel of packed weights
  * QCY_ROWS     rows of the tile that fits the registers beside such a panel
- * QCY_LHS_ZERO what dot4 subtracts from every left byte: 128 where only s8 * s8 exists, else 0
+ * QCY_GROUP    products that one dot sums into a lane: four, or two where codes are widened to 16
+ *              bits. A cell of packed weights holds that many, and a left operand comes in words of
+ *              32 bits: four bytes, or two 16-bit numbers.
+ * QCY_LHS_ZERO what dot subtracts from every left byte: 128 where only s8 * s8 exists, else 0
  *
  * vpmaddubsw is never used: it saturates pairs of products at 16 bits. */
 #ifndef QCY_OPERATIONS_H
@@ -62,6 +65,7 @@ QCY_INLINE uint32_t qcy_load32(const uint8_t *bytes)
 #define QCY_LANES 16
 #define QCY_VECTORS 4
 #define QCY_ROWS 6
+#define QCY_GROUP 4
 #define QCY_LHS_ZERO 0
 typedef __m512i qcy_sums;
 typedef __m512i qcy_lhs;
@@ -70,9 +74,9 @@ typedef __m512 qcy_reals;
 typedef __m512i qcy_codes;
 
 QCY_INLINE qcy_sums qcy_zero(void) { return _mm512_setzero_si512(); }
-QCY_INLINE qcy_lhs qcy_lhs_four(uint32_t four) { return _mm512_set1_epi32((int)four); }
+QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word) { return _mm512_set1_epi32((int)word); }
 QCY_INLINE qcy_rhs qcy_rhs_load(const int8_t *b) { return _mm512_loadu_si512(b); }
-QCY_INLINE qcy_sums qcy_dot4(qcy_sums sums, qcy_lhs a, qcy_rhs b)
+QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 {
     return _mm512_dpbusd_epi32(sums, a, b);
 }
@@ -130,39 +134,28 @@ typedef __m256i qcy_codes;
 
 #ifdef QCY_ISA_AVXVNNI
 #define QCY_ROWS 6
+#define QCY_GROUP 4
 typedef __m256i qcy_lhs;
 typedef __m256i qcy_rhs;
-QCY_INLINE qcy_lhs qcy_lhs_four(uint32_t four) { return _mm256_set1_epi32((int)four); }
+QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word) { return _mm256_set1_epi32((int)word); }
 QCY_INLINE qcy_rhs qcy_rhs_load(const int8_t *b) { return _mm256_loadu_si256((const __m256i *)b); }
-QCY_INLINE qcy_sums qcy_dot4(qcy_sums sums, qcy_lhs a, qcy_rhs b)
+QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 {
     return _mm256_dpbusd_avx_epi32(sums, a, b);
 }
 #else
-/* Even and odd bytes, each widened to 16 bits: the products of a pair then fit 32. */
-#define QCY_ROWS 4
-typedef struct { __m256i even, odd; } qcy_lhs;
-typedef struct { __m256i even, odd; } qcy_rhs;
-QCY_INLINE qcy_lhs qcy_lhs_four(uint32_t four)
-{
-    __m256i a = _mm256_set1_epi32((int)four);
-    qcy_lhs wide;
-    wide.even = _mm256_and_si256(a, _mm256_set1_epi16(0xFF));
-    wide.odd = _mm256_srli_epi16(a, 8);
-    return wide;
-}
+#define QCY_ROWS 6
+#define QCY_GROUP 2     /* the products of a pair of 16-bit numbers fit 32 bits */
+typedef __m256i qcy_lhs;
+typedef __m256i qcy_rhs;
+QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word) { return _mm256_set1_epi32((int)word); }
 QCY_INLINE qcy_rhs qcy_rhs_load(const int8_t *b)
 {
-    __m256i codes = _mm256_loadu_si256((const __m256i *)b);
-    qcy_rhs wide;
-    wide.even = _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 8);
-    wide.odd = _mm256_srai_epi16(codes, 8);
-    return wide;
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)b));
 }
-QCY_INLINE qcy_sums qcy_dot4(qcy_sums sums, qcy_lhs a, qcy_rhs b)
+QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 {
-    sums = _mm256_add_epi32(sums, _mm256_madd_epi16(a.even, b.even));
-    return _mm256_add_epi32(sums, _mm256_madd_epi16(a.odd, b.odd));
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(a, b));
 }
 #endif
 
@@ -214,35 +207,25 @@ QCY_INLINE void qcy_codes_store(uint8_t *p, qcy_codes c, int vectors)
 #include <emmintrin.h>
 #define QCY_LANES 4
 #define QCY_VECTORS 2
-#define QCY_ROWS 4
+#define QCY_ROWS 6
+#define QCY_GROUP 2
 #define QCY_LHS_ZERO 0
 typedef __m128i qcy_sums;
-typedef struct { __m128i even, odd; } qcy_lhs;
-typedef struct { __m128i even, odd; } qcy_rhs;
+typedef __m128i qcy_lhs;
+typedef __m128i qcy_rhs;
 typedef __m128 qcy_reals;
 typedef __m128i qcy_codes;
 
 QCY_INLINE qcy_sums qcy_zero(void) { return _mm_setzero_si128(); }
-QCY_INLINE qcy_lhs qcy_lhs_four(uint32_t four)
-{
-    __m128i a = _mm_set1_epi32((int)four);
-    qcy_lhs wide;
-    wide.even = _mm_and_si128(a, _mm_set1_epi16(0xFF));
-    wide.odd = _mm_srli_epi16(a, 8);
-    return wide;
-}
+QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word) { return _mm_set1_epi32((int)word); }
 QCY_INLINE qcy_rhs qcy_rhs_load(const int8_t *b)
 {
-    __m128i codes = _mm_loadu_si128((const __m128i *)b);
-    qcy_rhs wide;
-    wide.even = _mm_srai_epi16(_mm_slli_epi16(codes, 8), 8);
-    wide.odd = _mm_srai_epi16(codes, 8);
-    return wide;
+    __m128i codes = _mm_loadl_epi64((const __m128i *)b);
+    return _mm_srai_epi16(_mm_unpacklo_epi8(codes, codes), 8);
 }
-QCY_INLINE qcy_sums qcy_dot4(qcy_sums sums, qcy_lhs a, qcy_rhs b)
+QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 {
-    sums = _mm_add_epi32(sums, _mm_madd_epi16(a.even, b.even));
-    return _mm_add_epi32(sums, _mm_madd_epi16(a.odd, b.odd));
+    return _mm_add_epi32(sums, _mm_madd_epi16(a, b));
 }
 QCY_INLINE qcy_sums qcy_sums_load(const int32_t *p) { return _mm_loadu_si128((const __m128i *)p); }
 QCY_INLINE void qcy_sums_store(int32_t *p, qcy_sums s) { _mm_storeu_si128((__m128i *)p, s); }
@@ -288,6 +271,7 @@ QCY_INLINE void qcy_codes_store(uint8_t *p, qcy_codes c, int vectors)
     && (defined(__aarch64__) || defined(_M_ARM64))
 #include <arm_neon.h>
 #define QCY_LANES 4
+#define QCY_GROUP 4
 #define QCY_VECTORS 4
 typedef int32x4_t qcy_sums;
 typedef int8x16_t qcy_rhs;
@@ -298,24 +282,24 @@ typedef uint8x16_t qcy_codes;
 #define QCY_ROWS 6
 #define QCY_LHS_ZERO 0
 typedef uint8x16_t qcy_lhs;
-QCY_INLINE qcy_lhs qcy_lhs_four(uint32_t four) { return vreinterpretq_u8_u32(vdupq_n_u32(four)); }
-QCY_INLINE qcy_sums qcy_dot4(qcy_sums sums, qcy_lhs a, qcy_rhs b)
+QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word) { return vreinterpretq_u8_u32(vdupq_n_u32(word)); }
+QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 {
     return vusdotq_s32(sums, a, b);
 }
 #else
 #define QCY_LHS_ZERO 128
 typedef int8x16_t qcy_lhs;
-QCY_INLINE qcy_lhs qcy_lhs_four(uint32_t four)
+QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word)
 {
-    return vreinterpretq_s8_u32(vdupq_n_u32(four ^ 0x80808080u));
+    return vreinterpretq_s8_u32(vdupq_n_u32(word ^ 0x80808080u));
 }
 #ifdef QCY_ISA_DOTPROD
 #define QCY_ROWS 6
-QCY_INLINE qcy_sums qcy_dot4(qcy_sums sums, qcy_lhs a, qcy_rhs b) { return vdotq_s32(sums, a, b); }
+QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b) { return vdotq_s32(sums, a, b); }
 #else
 #define QCY_ROWS 4
-QCY_INLINE qcy_sums qcy_dot4(qcy_sums sums, qcy_lhs a, qcy_rhs b)
+QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 {
     int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
     int32x4_t high = vpaddlq_s16(vmull_s8(vget_high_s8(a), vget_high_s8(b)));
@@ -367,6 +351,7 @@ QCY_INLINE void qcy_codes_store(uint8_t *p, qcy_codes c, int vectors)
 #define QCY_LANES 4
 #define QCY_VECTORS 1
 #define QCY_ROWS 4
+#define QCY_GROUP 4
 #define QCY_LHS_ZERO 0
 typedef struct { int32_t lane[4]; } qcy_sums;
 typedef struct { int32_t byte[4]; } qcy_lhs;
@@ -379,12 +364,12 @@ QCY_INLINE qcy_sums qcy_zero(void)
     qcy_sums s = {{0, 0, 0, 0}};
     return s;
 }
-QCY_INLINE qcy_lhs qcy_lhs_four(uint32_t four)
+QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word)
 {
     uint8_t byte[4];
     qcy_lhs a;
     int i;
-    memcpy(byte, &four, 4);
+    memcpy(byte, &word, 4);
     for (i = 0; i < 4; i++) a.byte[i] = byte[i];
     return a;
 }
@@ -394,7 +379,7 @@ QCY_INLINE qcy_rhs qcy_rhs_load(const int8_t *b)
     rhs.bytes = b;
     return rhs;
 }
-QCY_INLINE qcy_sums qcy_dot4(qcy_sums s, qcy_lhs a, qcy_rhs b)
+QCY_INLINE qcy_sums qcy_dot(qcy_sums s, qcy_lhs a, qcy_rhs b)
 {
     int i;
     for (i = 0; i < 4; i++)

@@ -81,13 +81,14 @@ class PackedWeights:
         size, padded = self._kernels.gemm.packed_size(n_inner, n_cols)
         panel = self._kernels.gemm.PANEL
         groups = np.empty((n_groups, n_inner, n_cols), np.int8)
-        depth = -(-n_inner // 4)
+        cell = self._kernels.gemm.GROUP
+        depth = -(-n_inner // cell)
         for group in range(n_groups):
             start = group * size
             for first in range(0, padded, panel):
                 width = min(panel, padded - first)
-                block = self._panels[start : start + 4 * depth * width]
-                plain = block.reshape(depth, width, 4).transpose(0, 2, 1).reshape(-1, width)
+                block = self._panels[start : start + cell * depth * width]
+                plain = block.reshape(depth, width, cell).transpose(0, 2, 1).reshape(-1, width)
                 valid = min(width, n_cols - first)
                 groups[group, :, first : first + valid] = plain[:n_inner, :valid]
                 start += block.size
