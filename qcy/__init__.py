@@ -17,6 +17,15 @@ The house has floors; each imports only from its own and those below (tests/test
     0  _dtypes _rounding _simd _cpu _threads _validate
 """
 
+try:
+    from qcy import _cpu
+except ImportError as error:
+    from pathlib import Path
+
+    raise ImportError(
+        f"qcy's compiled modules are not in {Path(__file__).parent}: this is a source folder. Run "
+        "from another folder, or build here with: pip install -e ."
+    ) from error
 from qcy import primitive
 from qcy._info import info
 from qcy._threads import threads
@@ -24,6 +33,8 @@ from qcy._version import VERSION as __version__
 from qcy.tensor.generic import FloatTensor, Tensor
 from qcy.tensor.quantization import QuantizationParams, QuantizationScheme
 from qcy.tensor.quantized import QuantizedTensor, quantize
+
+del _cpu
 
 __all__ = [
     "FloatTensor", "QuantizationParams", "QuantizationScheme", "QuantizedTensor", "Tensor",

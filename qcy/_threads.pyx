@@ -187,13 +187,14 @@ cdef class borrowed:
                         _turn.wait()
                 finally:
                     qcy_atomic_add(&_n_waiting, -1)
+                _turn.notify()          # in case it left something for the next in line
         return self.taken
 
     def __exit__(self, *exception):
         qcy_atomic_add(&_n_running, -self.taken)
         if qcy_atomic_add(&_n_waiting, 0) > 0:
             with _turn:
-                _turn.notify_all()
+                _turn.notify()
 
 
 class threads:
