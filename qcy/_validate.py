@@ -68,12 +68,14 @@ def output(name, out, shape, dtype, *inputs):
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name} must be an ndarray, got {type(out).__name__}")
     if out.shape != tuple(shape) or out.dtype != dtype or not out.flags.carray:
+        kind = "" if out.flags.c_contiguous else "not C-ordered "
+        kind += "" if out.flags.writeable else "read-only "
         raise ValueError(
             f"{name} must be a writable C-ordered {np.dtype(dtype)} array of shape {tuple(shape)}, "
-            f"got {out.dtype} of shape {out.shape}"
+            f"got {kind}{out.dtype} of shape {out.shape}"
         )
     for other in inputs:
-        if other is not None and np.may_share_memory(out, other):
+        if isinstance(other, np.ndarray) and np.may_share_memory(out, other):
             raise ValueError(f"{name} must not overlap an input")
     return out
 
@@ -117,9 +119,11 @@ def _number_or_channels(name, array, ndim, length):
 def scale(name, value, ndim=None, length=None):
     """Return `value` as float32: one scale (0-d) or one per channel (1-D)."""
     try:
-        given = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a real number or an array of them, got {value!r}") from None
+        given = np.asarray(value)
+    except ValueError:                      # a ragged list
+        given = np.asarray(None)
+    if given.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be a real number or an array of them, got {value!r}")
     _number_or_channels(name, given, ndim, length)
     with np.errstate(over="ignore", under="ignore"):
         result = given.astype(np.float32)
@@ -154,7 +158,7 @@ def zero_points(name, value, dtype, length=None):
     return zero_point(name, value, *code_range(dtype), length=length)
 
 
-def multipliers(multiplier, *scales):
+def multipliers(multiplier, *scales, place="channel"):
     """Check equation (9): every multiplier is a normal number; name the channel that is not."""
     bad = ~(np.isfinite(multiplier) & (multiplier >= MIN_NORMAL))
     if bad.any():
@@ -163,7 +167,7 @@ def multipliers(multiplier, *scales):
             f"{name}={np.atleast_1d(s)[min(channel, np.size(s) - 1)]}" for name, s in scales
         )
         raise ValueError(
-            f"the multiplier of channel {channel} is {np.atleast_1d(multiplier)[channel]}, "
+            f"the multiplier of {place} {channel} is {np.atleast_1d(multiplier)[channel]}, "
             f"it must be finite and at least 2**-126: {given}"
         )
     return multiplier
