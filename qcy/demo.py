@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import platform
 from importlib import resources
 from pathlib import Path
@@ -60,7 +61,11 @@ def quantize(model, images, progress=True):
 def run(output=Path(), as_json=False):
     """Run the demo, print what it found, and write ``report.html`` into the folder `output`."""
     output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise NotADirectoryError(f"the output must be a folder, {output} is a file")
     output.mkdir(parents=True, exist_ok=True)
+    if not os.access(output, os.W_OK):      # said now, not after the work
+        raise PermissionError(f"the output folder {output} is not writable")
     path = output / "report.html"
     model = load_model()
     calibration, images, labels = load_images()

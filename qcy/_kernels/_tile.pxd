@@ -3,7 +3,7 @@
 Everything here is uint8 times int8. Callers make the left operand uint8 and the right one int8 by
 flipping the top bit, and shift the zero point with it.
 """
-from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t
+from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t, uint32_t
 
 cdef extern from "microkernel.h":
     enum:
@@ -70,10 +70,10 @@ cdef inline Py_ssize_t n_panels(Py_ssize_t n_cols) noexcept nogil:
 
 cdef inline int32_t row_sum(const uint8_t* row, Py_ssize_t depth) noexcept nogil:
     cdef Py_ssize_t k
-    cdef int32_t total = 0
+    cdef uint32_t total = 0             # may wrap, as equation (7) says
     for k in range(depth):
         total += row[k]
-    return total
+    return <int32_t> total
 
 
 cdef inline void multiply_rows(

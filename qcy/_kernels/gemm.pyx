@@ -77,7 +77,7 @@ cdef void _pack_panel(
                 code = 0
                 if k < n_inner and j < valid:
                     code = <int8_t> (b[k * n_cols + first + j] ^ flip)
-                    sums[first + j] += code
+                    sums[first + j] = <int32_t> (<uint32_t> sums[first + j] + <uint32_t> code)
                     distance = code - zero_point[first + j]
                     magnitudes[first + j] += distance if distance > 0 else -distance
                 cell[QCY_GROUP * j + k - group] = code

@@ -7,7 +7,7 @@ import numpy as np
 
 from qcy import _validate
 from qcy.nn.observer import MinMaxObserver
-from qcy.tensor.quantization import DEFAULT_SCHEME
+from qcy.tensor.quantization import DEFAULT_SCHEME, check_scheme
 
 
 class Calibrator:
@@ -38,6 +38,7 @@ class Calibrator:
                  dtype="uint8"):
         if not callable(observer):
             raise TypeError(f"observer must be a class or a function, got {observer!r}")
+        check_scheme("scheme", scheme)
         self.axis = 1 if scheme.is_per_channel else None
         self.model, self.observer, self.scheme = model, observer, scheme
         self.dtype = _validate.q8_dtype("dtype", dtype)

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from qcy.nn.layers import QuantizedLayer
-from qcy.nn.model import table
+from qcy.nn.model import Model, table
+from qcy.nn.quantized_model import QuantizedModel
 
 BATCH = 64
+#: With more, a table of every answer against every other serves nobody, and fills the memory.
+MAX_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Report:
         By batch size, the median seconds of a run of both models, run in turn.
     layers : tuple of LayerReport
     confusion : tuple of tuple of int
-        Rows: the float model's answer; columns: the 8-bit model's.
+        Rows: the float model's answer; columns: the 8-bit model's. Empty if an answer is beyond
+        `MAX_CLASSES`, as it is where outputs are images.
     """
 
     n_samples: int
@@ -123,18 +127,23 @@ class Report:
         ]
         return "\n".join([*lines, "", table(rows)])
 
-    def to_html(self, path, histograms=None):
+    def to_html(self, path, histograms=None, class_names=None, about=None):
         """Write the report as one self-contained HTML page.
 
         Parameters
         ----------
         path : str or path-like
         histograms : mapping of str to Histogram, optional
-            Of each layer's reals, drawn with the range that its codes cover.
+            Of each layer's reals, drawn with the range that its codes cover. A (Histogram,
+            QuantizationParams) pair says which range; without, it is the layer's own.
+        class_names : sequence of str, optional
+            Default: the numbers of the classes.
+        about : mapping, optional
+            What made the report, for a table at the foot of the page.
         """
         from qcy.nn import report
 
-        report.write(self, path, histograms)
+        report.write(self, path, histograms, class_names, about)
 
     def _repr_html_(self):
         from qcy.nn import report
@@ -170,6 +179,11 @@ def compare_quantized_model(
     TypeError, ValueError
         If there is no data, it does not fit, or labels are not one per sample.
     """
+    for name, given, kind in (("quantized", quantized, QuantizedModel), ("model", model, Model)):
+        if not isinstance(given, kind):
+            raise TypeError(f"{name} must be a {kind.__name__}, got {type(given).__name__}")
+    if model.outputs[0] in model.inputs:
+        raise ValueError(f"the model must have a layer that makes its output {model.outputs[0]!r}")
     data = np.asarray(data)
     if data.ndim == 0 or not len(data):
         raise ValueError(f"data must hold at least one sample, got shape {data.shape}")
@@ -179,8 +193,10 @@ def compare_quantized_model(
             raise ValueError(f"labels must have shape {(len(data),)}, got {labels.shape}")
     answers, moments = _run_both(quantized, model, data)
     n_classes = 1 + int(max(a.max() for a in answers))
+    n_classes = n_classes if n_classes <= MAX_CLASSES else 0
     confusion = np.zeros((n_classes, n_classes), np.int64)
-    np.add.at(confusion, tuple(answers), 1)
+    if n_classes:
+        np.add.at(confusion, tuple(answers), 1)
     float_bytes, quantized_bytes = len(model.to_bytes()), len(quantized.to_bytes())
     return Report(
         n_samples=len(data),
@@ -212,6 +228,10 @@ def _run_both(quantized, model, data):
             if name == output:
                 answers[0].append(_answer(real))
         for name, real in theirs:
+            if name not in waiting:
+                raise ValueError(
+                    f"model has no layer {name!r}: the 8-bit model was not made from it"
+                )
             moments.setdefault(name, _Moments()).add(waiting[name], real)
             if name == output:
                 answers[1].append(_answer(real))

@@ -82,12 +82,18 @@ def _merge(first, second):
     if type(second) in _ACTIVATIONS:
         return first.replace(activation=_ACTIVATIONS[type(second)])
     if type(second) is BatchNorm and type(first) in _FOLD_AXIS:
-        return _fold(first, second)
+        # A dense layer's features may lie in another axis than the norm's channels.
+        return _fold(first, second) if second.gamma.size == _n_out(first) else None
     return None
 
 
 # Axis of the output channels in the weights of the layers that a batch norm folds into.
 _FOLD_AXIS = {Conv2D: 0, ConvTranspose2D: 1, Dense: 1}
+
+
+def _n_out(product):
+    groups = product.groups if type(product) is ConvTranspose2D else 1
+    return product.weight.shape[_FOLD_AXIS[type(product)]] * groups
 
 
 def _fold(product, norm):

@@ -50,12 +50,16 @@ class Graph:
         if not self.inputs:
             raise ValueError("inputs must name at least one input")
         known = set(self.inputs)
+        if len(known) < len(self.inputs):
+            raise ValueError(f"inputs must have different names, got {self.inputs}")
         for node in self.nodes:
             self._check(node, known)
             known.add(node.name)
         if outputs is None:
             outputs = (self.nodes[-1].name if self.nodes else self.inputs[-1],)
         self.outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        if not self.outputs:
+            raise ValueError("outputs must name at least one output")
         for name in self.outputs:
             if name not in known:
                 raise ValueError(f"outputs must be nodes or inputs, got {name!r}")
@@ -279,8 +283,14 @@ class Model(Graph):
         changes = {}
         for key in weights:
             node_name, _, array_name = key.rpartition(".")
-            if array_name not in self.node(node_name).layer.ARRAYS:
+            layer = self.node(node_name).layer
+            if array_name not in layer.ARRAYS:
                 raise KeyError(f"layer {node_name!r} has no array {array_name!r}")
+            old = getattr(layer, array_name)
+            if old is not None and np.shape(weights[key]) != old.shape:
+                raise ValueError(
+                    f"{key} must have shape {old.shape}, got {np.shape(weights[key])}"
+                )
             changes.setdefault(node_name, {})[array_name] = weights[key]
         nodes = [
             Node(node.name, node.layer.replace(**changes.get(node.name, {})), node.inputs,

@@ -13,7 +13,7 @@ from qcy.nn.model import Model, Node
 from qcy.nn.observer import MinMaxObserver
 from qcy.nn.progress import track
 from qcy.nn.quantized_model import QuantizedModel
-from qcy.tensor.quantization import DEFAULT_SCHEME
+from qcy.tensor.quantization import DEFAULT_SCHEME, check_scheme
 
 
 def quantize_model(
@@ -63,9 +63,10 @@ def quantize_model(
     """
     if not isinstance(model, Model):
         raise TypeError(f"model must be a Model, got {type(model).__name__}")
+    check_scheme("scheme", scheme)
+    check_scheme("weight_scheme", weight_scheme)
     if scheme.is_per_channel:
         raise ValueError(f"scheme means activations, which are per tensor; got {scheme}")
-    weight_scheme.check()
     skip = {skip} if isinstance(skip, str) else set(skip)
     unknown = skip - {node.name for node in model.nodes}
     if unknown:

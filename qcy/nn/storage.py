@@ -33,8 +33,11 @@ def to_bytes(model):
     arrays = []
     nodes = []
     for node in model.nodes:
+        kind = type(node.layer)
+        if getattr(layers, kind.__name__, None) is not kind:
+            raise TypeError(f"layer {node.name!r} is of a kind that files do not know: {kind!r}")
         entry = {
-            "name": node.name, "layer": type(node.layer).__name__, "inputs": node.inputs,
+            "name": node.name, "layer": kind.__name__, "inputs": node.inputs,
             "settings": {k: _plain(v) for k, v in node.layer.settings().items()},
             "arrays": {},
         }

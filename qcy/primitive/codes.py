@@ -18,6 +18,10 @@ def clamp_codes(clamp, dtype):
     qmin, qmax = _validate.code_range(dtype)
     if clamp is None:
         return qmin, qmax
+    if not isinstance(clamp, (tuple, list, np.ndarray)):
+        raise TypeError(f"clamp must be (low, high), got {clamp!r}")
+    if len(clamp) != 2:
+        raise ValueError(f"clamp must be (low, high), got {clamp!r}")
     low, high = clamp
     low = _validate.code("clamp[0]", low, dtype)
     high = _validate.code("clamp[1]", high, dtype)
@@ -92,7 +96,7 @@ def quantize_q8(x, scale, zero_point=0, *, axis=None, dtype="uint8", out=None, n
     x = _validate.real_array("x", x)
     dtype = _validate.q8_dtype("dtype", dtype)
     scale, zero_point, inner = _channels(x.shape, axis, "scale", scale, zero_point, dtype)
-    out = _validate.output("out", out, x.shape, dtype, x)
+    out = _validate.output("out", out, x.shape, dtype, x, zero_point)
     with borrowed(n_threads) as n:
         n_nan = np.zeros(8 * n, np.int64)
         _kernels.active.quantize.quantize(
@@ -136,7 +140,7 @@ def dequantize_q8(codes, scale, zero_point=0, *, axis=None, out=None, n_threads=
     scale, zero_point, inner = _channels(
         codes.shape, axis, "scale", scale, zero_point, codes.dtype
     )
-    out = _validate.output("out", out, codes.shape, np.float32, codes)
+    out = _validate.output("out", out, codes.shape, np.float32, codes, zero_point)
     with borrowed(n_threads) as n:
         _kernels.active.quantize.dequantize(
             codes.reshape(-1), scale, zero_point, inner, out.reshape(-1), n
@@ -162,7 +166,7 @@ def requantize_q8(
         The output's code of 0.0.
     dtype : {"uint8", "int8"}, default "uint8"
     bias : (N,) array, int32, optional
-        Added to `acc` first.
+        Added to `acc` first; for the roundings of TFLite the sum must fit int32.
     rounding : {"nearest_even", "tflite", "tflite_single"}, default "nearest_even"
     clamp : (int, int), optional
         Smallest and largest output code.
@@ -194,10 +198,12 @@ def requantize_q8(
         bias = _validate.int32_array("bias", bias, (n_cols,))
     zero_point = _validate.code("zero_point", zero_point, dtype)
     low, high = clamp_codes(clamp, dtype)
-    out = _validate.output("out", out, acc.shape, dtype, acc)
+    out = _validate.output("out", out, acc.shape, dtype, acc, bias)
     if not acc.size:
         return out
     mode = _validate.ROUNDINGS.index(rounding)
+    if mode and bias is not None:
+        _check_biased(acc.reshape(-1, n_cols), bias)
     fixed, shift = _fixed_point(multiplier) if mode else (None, None)
     with borrowed(n_threads) as n:
         _kernels.active.quantize.requantize(
@@ -205,6 +211,18 @@ def requantize_q8(
             out.reshape(-1, n_cols).view(np.uint8), n,
         )
     return out
+
+
+def _check_biased(acc, bias):
+    """Check that sums fit int32 with their bias, which the roundings of TFLite rest on."""
+    for extreme in (acc.min(axis=0), acc.max(axis=0)):
+        total = extreme.astype(np.int64) + bias
+        if (total != total.astype(np.int32)).any():
+            channel = int(np.argmax(total != total.astype(np.int32)))
+            raise ValueError(
+                f"acc + bias must fit int32 for the roundings of TFLite, got {total[channel]} in "
+                f"channel {channel}"
+            )
 
 
 def _fixed_point(multiplier):

@@ -77,7 +77,7 @@ def conv2d_q8(
     x_scale = _validate.scale("x_scale", x_scale, 0)
     out_scale = _validate.scale("out_scale", out_scale, 0)
     _validate.choice("rounding", rounding, _validate.ROUNDINGS)
-    out = _validate.output("out", out, out_shape, out_dtype, x)
+    out = _validate.output("out", out, out_shape, out_dtype, x, w)
     direct = out if layout == "NHWC" else np.empty(_nhwc(out_shape, layout), out_dtype)
     codes, target = output_codes(direct, out_zero_point, clamp)
     codes = codes.reshape(-1, packed.shape[0]) if codes.size else codes.reshape(0, 0)
@@ -149,7 +149,7 @@ def conv2d_q8_accum(
     packed = _resolve(w, None, w_zero_point, bias, groups, False)
     window, shape, out_shape = _shapes(x, packed, stride, padding, dilation, layout)
     x = _validate.q8_array("x", x, 4)
-    out = _validate.output("out", out, out_shape, np.int32, x)
+    out = _validate.output("out", out, out_shape, np.int32, x, w)
     direct = out if layout == "NHWC" else np.empty(_nhwc(out_shape, layout), np.int32)
     acc = direct.reshape(-1, packed.shape[0]) if direct.size else direct.reshape(0, 0)
     image, zero = as_uint8(to_nhwc(x, layout), _validate.code("x_zero_point", x_zero_point, x.dtype))
@@ -222,24 +222,30 @@ dilation, groups, layout, out_dtype, rounding, clamp, out, n_threads
     ]
     if min(size) < 1:
         raise ValueError(f"padding must leave some output, got {padding} for {size}")
-    w_scale = _validate.scale("w_scale", w_scale, length=n_out)
+    taps = window.kernel[0] * window.kernel[1]
+    width_out = w.shape[1] * taps           # of the matrix product of one group
     w_zero = np.broadcast_to(
         _validate.zero_points("w_zero_point", w_zero_point, w.dtype, n_out), (n_out,)
-    ).reshape(groups, -1)
+    ).repeat(taps).reshape(groups, width_out)
     bias = np.zeros(n_out, np.int32) if bias is None else _validate.int32_array(
         "bias", bias, (n_out,)
     )
-    _check_transposed_sums(w, w_zero, bias, groups)
-    pixels = to_nhwc(x, layout).reshape(n * height * width, channels)
-    kernels = w.reshape(groups, channels // groups, -1)
+    kernels = w.reshape(groups, channels // groups, width_out)
+    _check_transposed_sums(kernels, w_zero, bias, taps)
+    multiplier = _transposed_multiplier(x_scale, w_scale, out_scale, n_out)
     x_zero_point = _validate.code("x_zero_point", x_zero_point, x.dtype)
-    taps = window.kernel[0] * window.kernel[1]
+    _validate.choice("rounding", rounding, _validate.ROUNDINGS)
+    out_shape = layout_shape(layout, n, *size, n_out)
+    out = _validate.output(
+        "out", out, out_shape, _validate.q8_dtype("out_dtype", out_dtype), x, w, bias
+    )
+    output_codes(out, out_zero_point, clamp)        # checks them
+    pixels = to_nhwc(x, layout).reshape(n * height * width, channels)
     columns = np.empty((len(pixels), n_out * taps), np.int32)
     for group, part in enumerate(np.split(pixels, groups, axis=1)):
-        cells = slice(group * w.shape[1] * taps, (group + 1) * w.shape[1] * taps)
-        columns[:, cells] = gemm_nn_q8_accum(
-            part, kernels[group], a_zero_point=x_zero_point,
-            b_zero_point=np.repeat(w_zero[group], taps), n_threads=n_threads,
+        columns[:, group * width_out : (group + 1) * width_out] = gemm_nn_q8_accum(
+            part, kernels[group], a_zero_point=x_zero_point, b_zero_point=w_zero[group],
+            n_threads=n_threads,
         )
     sums = np.empty((n, *size, n_out), np.int32)
     # The forward convolution whose gradient this is has the output's size as its input's.
@@ -247,31 +253,29 @@ dilation, groups, layout, out_dtype, rounding, clamp, out, n_threads
              *window.padding[:2])
     with borrowed(n_threads) as count:
         _kernels.active.conv.col2im(columns, sizes, True, 0, sums, count)
-    with np.errstate(over="ignore", under="ignore"):
-        multiplier = (
-            _validate.scale("x_scale", x_scale, 0) * w_scale
-            / _validate.scale("out_scale", out_scale, 0)
-        )
-    _validate.multipliers(
-        multiplier, ("x_scale", x_scale), ("w_scale", w_scale), ("out_scale", out_scale)
-    )
     codes = requantize_q8(
-        sums, multiplier, zero_point=out_zero_point, dtype=out_dtype, bias=bias,
+        sums, multiplier, zero_point=out_zero_point, dtype=out.dtype, bias=bias,
         rounding=rounding, clamp=clamp, n_threads=n_threads,
-    )
-    out = _validate.output(
-        "out", out, layout_shape(layout, n, *size, n_out), codes.dtype, x, w
     )
     return from_nhwc(codes, layout, out)
 
 
-def _check_transposed_sums(w, w_zero, bias, groups):
-    """Check equation (11) for a transposed convolution: every tap may meet in one output."""
-    distance = np.abs(
-        w.reshape(groups, w.shape[0] // groups, w.shape[1], -1).astype(np.int64)
-        - w_zero[:, None, :, None]
+def _transposed_multiplier(x_scale, w_scale, out_scale, n_out):
+    """Return the multipliers of equation (9)."""
+    x_scale = _validate.scale("x_scale", x_scale, 0)
+    w_scale = _validate.scale("w_scale", w_scale, length=n_out)
+    out_scale = _validate.scale("out_scale", out_scale, 0)
+    with np.errstate(over="ignore", under="ignore"):
+        multiplier = np.asarray(x_scale * w_scale / out_scale)
+    return _validate.multipliers(
+        multiplier, ("x_scale", x_scale), ("w_scale", w_scale), ("out_scale", out_scale)
     )
-    reach = 255 * distance.sum(axis=(1, 3)).reshape(-1) + np.abs(bias.astype(np.int64))
+
+
+def _check_transposed_sums(kernels, w_zero, bias, taps):
+    """Check equation (11) for a transposed convolution: every tap may meet in one output."""
+    distance = np.abs(kernels.astype(np.int64) - w_zero[:, None, :]).sum(axis=1)
+    reach = 255 * distance.reshape(len(bias), taps).sum(axis=1) + np.abs(bias.astype(np.int64))
     if (reach > MAX_SUM).any():
         channel = int(np.argmax(reach > MAX_SUM))
         raise ValueError(
@@ -281,7 +285,7 @@ def _check_transposed_sums(w, w_zero, bias, groups):
 
 
 def _resolve(w, scale, zero_point, bias, groups, needs_scale):
-    if isinstance(w, PackedWeights) and groups not in (1, w.groups):
+    if isinstance(w, PackedWeights) and w.groups is not None and groups not in (1, w.groups):
         raise ValueError(f"groups must be the {w.groups} that w was packed with, got {groups}")
     return resolve(
         ("w", "w_scale", "w_zero_point"), w, scale,

@@ -47,10 +47,11 @@ def add_q8(
         _validate.scale(name, value, 0)
         for name, value in (("a_scale", a_scale), ("b_scale", b_scale), ("out_scale", out_scale))
     ]
-    multipliers = [
-        _multiplier(scale / scales[2], f"{name}_scale", scale, scales[2])
-        for name, scale in zip("ab", scales, strict=False)
-    ]
+    with np.errstate(over="ignore", under="ignore"):
+        multipliers = [
+            _multiplier(scale / scales[2], f"{name}_scale", scale, scales[2])
+            for name, scale in zip("ab", scales, strict=False)
+        ]
     out, codes, (zero, low, high, flip) = _output(out, out_dtype, out_zero_point, clamp, a, b)
     with borrowed(n_threads) as n:
         _kernels.active.elementwise.add(
@@ -144,7 +145,7 @@ def clamp_q8(codes, low, high, *, out=None, n_threads=None):
 
 def softmax_table(scale):
     """Return ``E[d] = rint(2**24 * exp(-scale * d))``, d = 0..255, of equation (18)."""
-    scale = float(np.float32(scale))
+    scale = float(_validate.scale("scale", scale, 0))
     return np.array([round(2**24 * math.exp(-scale * d)) for d in range(256)], np.int32)
 
 
@@ -179,8 +180,12 @@ def softmax_q8(codes, table, *, out_dtype="uint8", out=None, n_threads=None):
     if codes.ndim == 0:
         raise ValueError("codes must have at least 1 dimension, got shape ()")
     table = _validate.int32_array("table", table, (256,))
+    if table.min() < 0:
+        raise ValueError(f"table must hold no negative number, got {table.min()}")
+    if table[0] == 0:           # each row sums it at least once, and divides by the sum
+        raise ValueError("table[0] must be positive, got 0")
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
-    out = _validate.output("out", out, codes.shape, out_dtype, codes)
+    out = _validate.output("out", out, codes.shape, out_dtype, codes, table)
     if not codes.size:
         return out
     with borrowed(n_threads) as n:

@@ -72,7 +72,7 @@ def gemm_nn_q8(
     packed = _resolve(b, b_scale, b_zero_point, bias, True)
     return _product(
         a, packed, a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp,
-        out, n_threads,
+        out, n_threads, b,
     )
 
 
@@ -115,7 +115,7 @@ def gemm_nn_q8_accum(
     a = _validate.q8_array("a", a, 2)
     packed = _resolve(b, None, b_zero_point, bias, False)
     _validate.same_inner(a.shape, packed.shape)
-    out = _validate.output("out", out, (a.shape[0], packed.shape[1]), np.int32, a)
+    out = _validate.output("out", out, (a.shape[0], packed.shape[1]), np.int32, a, b)
     left, zero = as_uint8(a, _validate.code("a_zero_point", a_zero_point, a.dtype))
     accumulate(left, packed, zero, out, n_threads)
     return out
@@ -159,14 +159,17 @@ rounding, clamp, n_threads
     )
     if not isinstance(b, PackedWeights):
         b = _at_least_2d("b", _validate.q8_array("b", b))
+    elif b.groups is not None:
+        raise ValueError("b must be packed by pack_q8, it was packed for a convolution")
     _validate.same_inner(a.shape, b.shape)
     try:
         lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
         raise ValueError(f"a is {a.shape} and b is {b.shape}: leading axes disagree") from None
     shape = (*lead, a.shape[-2], b.shape[-1])
-    inputs = (a,) if isinstance(b, PackedWeights) else (a, b)
-    out = _validate.output("out", out, shape, out_dtype, *inputs)
+    out = _validate.output("out", out, shape, out_dtype, a, b)
+    if 0 in lead and not isinstance(b, PackedWeights):      # nothing to compute, all to check
+        a, b = np.zeros((0, 0), a.dtype), np.zeros((0, shape[-1]), b.dtype)
     if isinstance(b, PackedWeights) or b.size == b.shape[-1] * b.shape[-2]:     # one right operand
         right = b if isinstance(b, PackedWeights) else b.reshape(b.shape[-2:])
         packed = _resolve(right, b_scale, b_zero_point, bias, True)
@@ -175,10 +178,12 @@ rounding, clamp, n_threads
         _product(rows, packed, *common, out.reshape(-1, shape[-1]) if out.size else None, n_threads)
         return out
     left = np.broadcast_to(a, (*lead, *a.shape[-2:]))
-    right = np.broadcast_to(b, (*lead, *b.shape[-2:]))
+    packed = np.empty(b.shape[:-2], object)
+    for index in np.ndindex(packed.shape):
+        packed[index] = _resolve(b[index], b_scale, b_zero_point, bias, True)
+    packed = np.broadcast_to(packed, lead)
     for index in np.ndindex(lead):
-        packed = _resolve(np.ascontiguousarray(right[index]), b_scale, b_zero_point, bias, True)
-        _product(np.ascontiguousarray(left[index]), packed, *common, out[index], n_threads)
+        _product(np.ascontiguousarray(left[index]), packed[index], *common, out[index], n_threads)
     return out
 
 
@@ -189,6 +194,8 @@ def _at_least_2d(name, array):
 
 
 def _resolve(b, scale, zero_point, bias, needs_scale):
+    if isinstance(b, PackedWeights) and b.groups is not None:
+        raise ValueError("b must be packed by pack_q8, it was packed for a convolution")
     return resolve(
         ("b", "b_scale", "b_zero_point"), b, scale,
         zero_point if np.ndim(zero_point) or zero_point else None, bias,
@@ -199,13 +206,11 @@ def _resolve(b, scale, zero_point, bias, needs_scale):
 
 def _product(
     a, packed, a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp, out,
-    n_threads,
+    n_threads, b=None,
 ):
-    if packed.groups is not None:
-        raise ValueError("b must be packed by pack_q8, it was packed for a convolution")
     _validate.same_inner(a.shape, packed.shape)
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
-    out = _validate.output("out", out, (a.shape[0], packed.shape[1]), out_dtype, a)
+    out = _validate.output("out", out, (a.shape[0], packed.shape[1]), out_dtype, a, b)
     a_scale = _validate.scale("a_scale", a_scale, 0)
     out_scale = _validate.scale("out_scale", out_scale, 0)
     a_zero_point = _validate.code("a_zero_point", a_zero_point, a.dtype)

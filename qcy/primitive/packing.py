@@ -36,6 +36,9 @@ class PackedWeights:
         self._kernels = _kernels.active
         self.shape, self.dtype, self.groups = codes.shape, codes.dtype, groups
         self.zero_point, self.bias, self.scale = zero_point, bias, scale
+        for array in (zero_point, bias, scale):
+            if array is not None:
+                array.flags.writeable = False
         self._weight_zero = zero_point - (128 if self.dtype == np.uint8 else 0)
         n_groups, n_inner, n_cols = self._group_shape()
         size, padded = self._kernels.gemm.packed_size(n_inner, n_cols)
@@ -66,7 +69,7 @@ class PackedWeights:
             yield codes
             return
         n_groups, n_inner, n_cols = self._group_shape()
-        for group in np.split(codes, n_groups) if codes.size else []:
+        for group in np.split(codes, n_groups):
             yield np.ascontiguousarray(group.transpose(2, 3, 1, 0).reshape(n_inner, n_cols))
 
     @property
@@ -194,7 +197,7 @@ def _per_column(name, value, n_cols):
 
 def _pack(names, codes, n_cols, zero_point, bias, scale, groups):
     zero_point = _validate.zero_points(names[0], zero_point, codes.dtype, n_cols)
-    zero_point = np.ascontiguousarray(np.broadcast_to(zero_point, (n_cols,)))
+    zero_point = np.broadcast_to(zero_point, (n_cols,)).copy()
     bias = _per_column("bias", bias, n_cols)
     if scale is not None:
         scale = _validate.scale(names[1], scale, length=n_cols).copy()
@@ -283,7 +286,7 @@ def resolve(names, value, scale, zero_point, bias, pack, needs_scale):
         packed = pack(value)
     else:
         packed = value
-        given = {scale_name: scale, zero_name: zero_point or None, "bias": bias}
+        given = {scale_name: scale, zero_name: zero_point, "bias": bias}
         for name, argument in given.items():
             if argument is not None:
                 raise TypeError(f"{name} is part of the packed {operand}; give it to the packing")

@@ -4,6 +4,7 @@ import numpy as np
 
 from qcy import _kernels, _validate
 from qcy._threads import borrowed
+from qcy.primitive.packing import MAX_SUM
 from qcy.primitive.windows import Window, from_nhwc, layout_shape, split_shape, to_nhwc
 
 
@@ -100,11 +101,19 @@ def avg_pool2d_q8(
     x_scale = _validate.scale("x_scale", x_scale, 0)
     out_scale = _validate.scale("out_scale", out_scale, 0)
     sizes, out_shape = _sizes(x, kernel_size, stride, padding, 1, layout)
-    counts = np.arange(sizes[5] * sizes[6] + 1, dtype=np.float32)
+    n_cells = sizes[5] * sizes[6]
+    if 255 * n_cells > MAX_SUM:
+        raise ValueError(
+            f"kernel_size must cover at most {MAX_SUM // 255} cells, whose sum fits int32, "
+            f"got {n_cells}"
+        )
+    counts = np.arange(n_cells + 1, dtype=np.float32)
     counts[0] = 1
     with np.errstate(over="ignore", under="ignore"):
         multipliers = (x_scale / (counts * out_scale)).astype(np.float32)
-    _validate.multipliers(multipliers, ("x_scale", x_scale), ("out_scale", out_scale))
+    _validate.multipliers(
+        multipliers, ("x_scale", x_scale), ("out_scale", out_scale), place="cell count"
+    )
     out = _validate.output("out", out, out_shape, x.dtype, x)
     direct = _direct(out, layout)
     with borrowed(n_threads) as n:

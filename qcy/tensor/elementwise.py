@@ -1,6 +1,7 @@
 """Adding, multiplying and scaling quantized tensors: methods of `QuantizedTensor`."""
 
 import math
+from numbers import Real
 
 import numpy as np
 
@@ -85,10 +86,9 @@ def scale_by(self, factor):
     TypeError, ValueError
         If `factor` is not a number, 0, or not finite, or the scale leaves float32.
     """
-    try:
-        factor = float(factor)
-    except (TypeError, ValueError):
-        raise TypeError(f"factor must be a real number, got {factor!r}") from None
+    if not isinstance(factor, Real):
+        raise TypeError(f"factor must be a real number, got {factor!r}")
+    factor = float(factor)
     if factor == 0 or not math.isfinite(factor):
         raise ValueError(f"factor must be finite and not 0, got {factor}")
     params = self.params

@@ -46,7 +46,7 @@ def matmul(self, other, bias=None, out_params=None):
     bias = None if bias is None else np.asarray(bias)
     if out_params is None:
         acc = _accumulate(a, b, self, other, bias)
-        codes, out_params = requantize_to_fit(acc, self.scale * other.scale, self.dtype)
+        codes, out_params = requantize_to_fit(acc, self.scale, other.scale, self.dtype)
     else:
         check_out_params(out_params)
         codes = primitive.gemm_batched_q8(
@@ -74,9 +74,12 @@ def _accumulate(a, b, left, right, bias):
     return acc
 
 
-def requantize_to_fit(acc, scale, dtype):
+def requantize_to_fit(acc, a_scale, b_scale, dtype):
     """Return codes of int32 sums, channels last, and the parameters that just cover them."""
-    reals = acc * np.asarray(scale, np.float64)
+    # Scales that leave float32 are refused with a message, by what follows.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        scale = a_scale * b_scale
+        reals = acc * np.asarray(scale, np.float64)
     low, high = (float(reals.min()), float(reals.max())) if acc.size else (0.0, 0.0)
     params = QuantizationParams.from_range(low, high, dtype)
     with np.errstate(over="ignore", under="ignore"):

@@ -1,5 +1,7 @@
 """Pooling of quantized images: methods of `QuantizedTensor`."""
 
+import numpy as np
+
 from qcy import primitive
 from qcy.tensor.elementwise import check_out_params, check_per_tensor
 
@@ -43,4 +45,6 @@ def avg_pool2d(
         x_zero_point=self.zero_point, out_zero_point=out_params.zero_point, stride=stride,
         padding=padding, count_include_pad=count_include_pad, layout=layout,
     )
+    if out_params.narrow_range:
+        np.maximum(codes, out_params.qmin, out=codes)
     return type(self)(codes, out_params)

@@ -56,6 +56,13 @@ class QuantizationScheme(Flag):
                 raise ValueError(f"scheme must not be both halves of {pair}, got {self}")
 
 
+def check_scheme(name, scheme):
+    """Raise TypeError or ValueError if `scheme` is no scheme, or contradicts itself."""
+    if not isinstance(scheme, QuantizationScheme):
+        raise TypeError(f"{name} must be a QuantizationScheme, got {scheme!r}")
+    scheme.check()
+
+
 #: What `quantize`, calibration and parameters from a range use unless told otherwise.
 DEFAULT_SCHEME = QuantizationScheme.ASYMMETRIC | QuantizationScheme.PER_TENSOR
 
@@ -223,11 +230,16 @@ class QuantizationParams:
             np.asarray(self.scale).tobytes(), np.asarray(self.zero_point).tobytes(),
         ))
 
+    def __reduce__(self):       # through the checks, and read-only again
+        return QuantizationParams, (
+            self.scale, self.zero_point, self.dtype, self.axis, self.narrow_range
+        )
+
     def __repr__(self):
         axis = "" if self.axis is None else f", axis={self.axis}"
         narrow = ", narrow_range=True" if self.narrow_range else ""
         return (
-            f"QuantizationParams(scale={self.scale}, zero_point={self.zero_point}, "
+            f"QuantizationParams(scale={self.scale!s}, zero_point={self.zero_point}, "
             f"dtype={self.dtype}{axis}{narrow})"
         )
 

@@ -196,19 +196,22 @@ class QuantizedTensor:
         if len(axes) == 1 and isinstance(axes[0], (tuple, list)):
             axes = tuple(axes[0])
         data = self._codes.data.transpose(*axes)
+        data = np.asarray(data, order="C")
         if self.axis is None:
-            return QuantizedTensor(np.ascontiguousarray(data), self._params)
+            return QuantizedTensor(data, self._params)
         order = [a % self.ndim for a in axes] if axes else list(range(self.ndim))[::-1]
-        return QuantizedTensor(np.ascontiguousarray(data), self._moved(order.index(self.axis)))
+        return QuantizedTensor(data, self._moved(order.index(self.axis)))
 
     def __getitem__(self, index):
         """Return a part, by integers and slices; a channel axis moves along."""
         index = index if isinstance(index, tuple) else (index,)
-        if any(not isinstance(i, slice) and not hasattr(i, "__index__") for i in index):
-            raise TypeError(f"index must be integers and slices, got {index!r}")
+        try:
+            index = tuple(i if isinstance(i, slice) else operator.index(i) for i in index)
+        except TypeError:
+            raise TypeError(f"index must be integers and slices, got {index!r}") from None
         if len(index) > self.ndim:
             raise IndexError(f"{self.ndim} indices at most, got {len(index)}")
-        data = np.ascontiguousarray(self._codes.data[index])
+        data = np.asarray(self._codes.data[index], order="C")
         if self.axis is None:
             return QuantizedTensor(data, self._params)
         part = index[self.axis] if self.axis < len(index) else slice(None)
@@ -224,7 +227,7 @@ class QuantizedTensor:
             params = QuantizationParams(
                 scale, int(zero_point), self.dtype, None, self._params.narrow_range
             )
-        return QuantizedTensor(data.reshape(np.shape(self._codes.data[index])), params)
+        return QuantizedTensor(data, params)
 
     def _moved(self, axis):
         params = self._params
@@ -307,8 +310,9 @@ def _params_of(data, scheme, dtype, axis):
             raise ValueError(f"axis must be in [{-data.ndim}, {data.ndim - 1}], got {axis}")
         axis %= data.ndim
     over = None if axis is None else tuple(i for i in range(data.ndim) if i != axis)
-    low = np.asarray(data.min(axis=over), np.float32)
-    high = np.asarray(data.max(axis=over), np.float32)
+    with np.errstate(over="ignore"):        # an infinite bound is refused with a message, below
+        low = np.asarray(data.min(axis=over), np.float32)
+        high = np.asarray(data.max(axis=over), np.float32)
     if np.isnan(low).any():
         raise ValueError(f"x must not hold NaN, got {np.isnan(data).sum()} of them")
     if not (np.isfinite(low).all() and np.isfinite(high).all()):

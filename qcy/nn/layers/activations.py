@@ -175,8 +175,11 @@ class Softmax(Layer):
 
     def _forward(self, x):
         axis = image_axis(self.axis, x.ndim, self.layout)
-        power = np.exp(x - x.max(axis=axis, keepdims=True, initial=-np.inf))
-        return power / power.sum(axis=axis, keepdims=True)
+        # Rows side by side, so that either layout sums in the same order.
+        rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
+        power = np.exp(rows - rows.max(axis=-1, keepdims=True, initial=-np.inf))
+        power /= power.sum(axis=-1, keepdims=True)
+        return np.ascontiguousarray(np.moveaxis(power, -1, axis))
 
     def fixed_params(self, dtype):
         """Return scale 1/256 and the smallest code as zero point."""

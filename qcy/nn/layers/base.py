@@ -126,6 +126,16 @@ class QuantizedLayer(Layer):
                 raise TypeError(f"{name} must be QuantizationParams, got {params!r}")
             if params.axis is not None:
                 raise ValueError(f"{name} must have one scale, activations are per tensor")
+        if not self.in_params or self.N_INPUTS not in (None, len(self.in_params)):
+            raise ValueError(
+                f"in_params must be {self.N_INPUTS or 'at least 1'}, got {len(self.in_params)}"
+            )
+
+    def _check_count(self, inputs):
+        if len(inputs) != len(self.in_params):
+            raise TypeError(
+                f"{type(self).__name__} takes {len(self.in_params)} input(s), got {len(inputs)}"
+            )
 
     def quantized_forward(self, *inputs, ctx=None):
         """Compute the layer on codes.
@@ -170,7 +180,8 @@ def _rebuild(cls, parts):
 
 def to_codes(reals, params):
     """Quantize a plain array."""
-    return primitive.quantize_q8(reals, params.scale, params.zero_point, dtype=params.dtype)
+    codes = primitive.quantize_q8(reals, params.scale, params.zero_point, dtype=params.dtype)
+    return np.maximum(codes, params.qmin, out=codes) if params.narrow_range else codes
 
 
 def to_reals(codes, params):
@@ -184,7 +195,8 @@ def codes_in(x, params):
         return x.codes.data
     if x.dtype != params.dtype:
         return to_codes(x.dequantize().data, params)
-    return x.requantize(params.scale, params.zero_point).codes.data
+    codes = x.requantize(params.scale, params.zero_point).codes.data
+    return np.maximum(codes, params.qmin, out=codes) if params.narrow_range else codes
 
 
 def activation_clamp(activation, params):

@@ -224,16 +224,16 @@ class ConvTranspose2D(Layer):
         activation=None, layout="NCHW",
     ):
         self.weight = float_array("weight", weight, 4)
-        self.groups = _validate.integer("groups", groups, 1)
+        self.groups = _input_groups(self.weight, groups)
         self.bias = channel_array("bias", bias, self.weight.shape[1] * self.groups)
         window = Window.of(self.weight.shape[2:], stride, padding, dilation)
         self.stride, self.padding, self.dilation = window.stride, window.padding, window.dilation
-        self.output_padding = _validate.pair("output_padding", output_padding, 0)
+        self.output_padding = _output_padding(output_padding, window)
         self.activation = _validate.choice("activation", activation, ACTIVATIONS)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
 
     def _forward(self, x):
-        n, height, width, channels = _image_shape(x, self.layout, self.weight.shape[0])
+        n, height, width, _ = _image_shape(x, self.layout, self.weight.shape[0])
         x = to_nhwc(x, self.layout)
         (top, left, bottom, right), (step_y, step_x) = self.padding, self.dilation
         kernel_y, kernel_x = self.weight.shape[2:]
@@ -257,9 +257,9 @@ class ConvTranspose2D(Layer):
                     cells = slice(j * step_x, j * step_x + (width - 1) * self.stride[1] + 1,
                                   self.stride[1])
                     out[:, rows, cells] += part @ weight[:, :, i, j]
-        y = y[:, top : full[0] - bottom, left : full[1] - right]
-        if 0 in y.shape[1:3]:
+        if top + bottom >= full[0] or left + right >= full[1]:
             raise ValueError(f"padding must leave some output, got {self.padding} for {full}")
+        y = y[:, top : full[0] - bottom, left : full[1] - right]
         y = y + (0 if self.bias is None else self.bias)
         return from_nhwc(activate(y, self.activation), self.layout)
 
@@ -305,7 +305,8 @@ class ConvTranspose2DQuantized(QuantizedLayer):
     ):
         super().__init__(in_params, out_params)
         self.weight = _validate.q8_array("weight", weight, 4)
-        n_out = self.weight.shape[1] * groups
+        self.groups = _input_groups(self.weight, groups)
+        n_out = self.weight.shape[1] * self.groups
         self.weight_scale = _validate.scale("weight_scale", weight_scale, length=n_out)
         self.weight_zero_point = _validate.zero_points(
             "weight_zero_point", weight_zero_point, self.weight.dtype, n_out
@@ -313,8 +314,7 @@ class ConvTranspose2DQuantized(QuantizedLayer):
         self.bias = None if bias is None else _validate.int32_array("bias", bias, (n_out,))
         window = Window.of(self.weight.shape[2:], stride, padding, dilation)
         self.stride, self.padding, self.dilation = window.stride, window.padding, window.dilation
-        self.output_padding = _validate.pair("output_padding", output_padding, 0)
-        self.groups = _validate.integer("groups", groups, 1)
+        self.output_padding = _output_padding(output_padding, window)
         self.activation = _validate.choice("activation", activation, ACTIVATIONS)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
         self._clamp = activation_clamp(activation, out_params)
@@ -329,6 +329,22 @@ class ConvTranspose2DQuantized(QuantizedLayer):
             output_padding=self.output_padding, dilation=self.dilation, groups=self.groups,
             layout=self.layout, out_dtype=self.out_params.dtype, clamp=self._clamp, out=out,
         )
+
+
+def _input_groups(weight, groups):
+    """Return `groups` if it divides the input channels of a transposed convolution's weight."""
+    groups = _validate.integer("groups", groups, 1)
+    if weight.shape[0] % groups:
+        raise ValueError(f"groups must divide the {weight.shape[0]} input channels, got {groups}")
+    return groups
+
+
+def _output_padding(value, window):
+    """Return rows and columns to add: fewer than a step, or they would belong to more input."""
+    extra = _validate.pair("output_padding", value, 0)
+    if any(n >= max(sizes) for n, *sizes in zip(extra, window.stride, window.dilation, strict=True)):
+        raise ValueError(f"output_padding must be less than stride or dilation, got {value}")
+    return extra
 
 
 def _image_shape(x, layout, channels):

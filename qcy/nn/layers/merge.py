@@ -46,8 +46,6 @@ class AddQuantized(QuantizedLayer):
 
     def __init__(self, in_params, out_params, *, activation=None):
         super().__init__(in_params, out_params)
-        if len(self.in_params) != 2:
-            raise ValueError(f"in_params must be two, got {len(self.in_params)}")
         self.activation = _validate.choice("activation", activation, ACTIVATIONS)
         self._clamp = activation_clamp(activation, out_params)
 

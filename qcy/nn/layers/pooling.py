@@ -147,6 +147,7 @@ class AvgPool2DQuantized(QuantizedLayer):
         *, layout="NCHW",
     ):
         super().__init__(in_params, out_params)
+        _check_one_dtype(self)
         window = _pool_window(kernel_size, stride, padding)
         self.kernel_size, self.stride, self.padding = window.kernel, window.stride, window.padding
         self.count_include_pad = bool(count_include_pad)
@@ -180,7 +181,10 @@ class GlobalAvgPool2D(Layer):
 
     def _forward(self, x):
         _check_image(x)
-        return x.mean(axis=(2, 3) if self.layout == "NCHW" else (1, 2), keepdims=True)
+        if self.layout == "NCHW":
+            return x.mean(axis=(2, 3), keepdims=True)
+        # Summed in the same order, so that either layout gives the same bits.
+        return to_nhwc(from_nhwc(x, "NCHW").mean(axis=(2, 3), keepdims=True), "NCHW")
 
     def quantized(self, in_params, out_params):
         """Return a `GlobalAvgPool2DQuantized`."""
@@ -194,6 +198,7 @@ class GlobalAvgPool2DQuantized(QuantizedLayer):
 
     def __init__(self, in_params, out_params, *, layout="NCHW"):
         super().__init__(in_params, out_params)
+        _check_one_dtype(self)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
 
     def forward_codes(self, x, out=None):
@@ -203,10 +208,19 @@ class GlobalAvgPool2DQuantized(QuantizedLayer):
         return _mean_codes(self, x, size, out)
 
 
+def _check_one_dtype(layer):
+    if layer.in_params[0].dtype != layer.out_params.dtype:
+        raise TypeError(
+            f"out_params must be {layer.in_params[0].dtype} as the input, got "
+            f"{layer.out_params.dtype}"
+        )
+
+
 def _mean_codes(layer, x, kernel_size, out, **window):
     source, target = layer.in_params[0], layer.out_params
-    return primitive.avg_pool2d_q8(
+    codes = primitive.avg_pool2d_q8(
         x, kernel_size, x_scale=source.scale, x_zero_point=source.zero_point,
         out_scale=target.scale, out_zero_point=target.zero_point, layout=layer.layout, out=out,
         **window,
     )
+    return np.maximum(codes, target.qmin, out=codes) if target.narrow_range else codes

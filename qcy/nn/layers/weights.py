@@ -71,13 +71,13 @@ def quantize_weight(weight, axis, bias, in_params, out_params, scheme=WEIGHT_SCH
     params = QuantizationParams.from_range(low, high, "int8", scheme, axis)
     if (params.scale < least).any():
         # One part in 2**20 more, since the new scale is rounded to float32 too.
-        factor = np.maximum(1, least / params.scale * (1 + 2.0**-20))
-        scale = np.where(params.scale < least, params.scale * factor, params.scale)
-        zero = params.zero_point if scheme.is_symmetric else np.zeros_like(params.zero_point)
+        raised = (least * (1 + 2.0**-20)).astype(np.float32)
+        scale = np.where(params.scale < least, raised, params.scale)
+        zero = params.zero_point
         if not scheme.is_symmetric:
-            params = QuantizationParams.from_range(low * factor, high * factor, "int8", scheme, axis)
-        else:
-            params = QuantizationParams(scale, zero, "int8", axis, params.narrow_range)
+            zero = np.clip(np.rint(params.qmin - np.float64(low) / scale), params.qmin, params.qmax)
+            zero = zero.astype(np.int32)
+        params = QuantizationParams(scale, zero, "int8", axis, params.narrow_range)
     codes = primitive.quantize_q8(
         weight, params.scale, params.zero_point, axis=axis, dtype="int8"
     )
