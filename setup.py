@@ -148,7 +148,7 @@ class BuildExt(build_ext):
         print(f"qcy: kernel variants that this compiler cannot build: {sorted(refused) or 'none'}")
         self.extensions = [ext for ext in self.extensions if ext.variant not in refused]
         for ext in self.extensions:
-            ext.include_dirs.append("qcy/_simd")
+            ext.include_dirs += ["qcy", "qcy/_simd"]
             ext.extra_compile_args = compile_flags + ext.extra_compile_args
             ext.extra_link_args += link_flags
             if ext.name == "qcy._threads":      # the only speaker of OpenMP

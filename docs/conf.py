@@ -52,6 +52,7 @@ import qcy
 from qcy import *
 from qcy.primitive import *
 from qcy.nn import *
+from qcy.nn.histogram import Histogram
 """
 
 # ------------------------------------------------------------------------------------ appearance

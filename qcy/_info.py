@@ -10,19 +10,21 @@ def info():
     -------
     dict
         ``version``; ``variant``, the instruction set in use; ``variants``, those that were built
-        and that this CPU runs, fastest first; ``threads``, how many a call may use; ``openmp``,
-        whether it was built with OpenMP; ``compiler``, what built it.
+        and that this CPU runs, fastest first; ``threads``, how many a call may use; ``threading``,
+        what runs them: "pool" (qcy's own), "openmp" or "serial"; ``openmp``, whether it was built
+        with OpenMP; ``compiler``, what built it.
 
     Examples
     --------
     >>> sorted(qcy.info())
-    ['compiler', 'openmp', 'threads', 'variant', 'variants', 'version']
+    ['compiler', 'openmp', 'threading', 'threads', 'variant', 'variants', 'version']
     """
     return {
         "version": _version.VERSION,
         "variant": _kernels.active.variant,
         "variants": _kernels.usable_variants(),
         "threads": _threads.effective_n_threads(),
+        "threading": _threads.threading_layer,
         "openmp": _threads.openmp_enabled,
         "compiler": _cpu.compiler,
     }

@@ -6,3 +6,8 @@ ctypedef void (*task_t)(const void* args, Py_ssize_t index, int worker) noexcept
 cdef void parallel_for(
     task_t task, const void* args, Py_ssize_t n_tasks, int n_threads
 ) noexcept nogil
+
+
+# Borrow threads from the process's budget, waiting while all are lent; and give them back.
+cdef long borrow(object n_threads) except -1
+cdef int give_back(long taken) except -1

@@ -3,6 +3,7 @@
 from types import TracebackType
 
 openmp_enabled: bool
+threading_layer: str
 
 def effective_n_threads(n_threads: int | None = None) -> int:
     """Return the number of threads that a call may use."""

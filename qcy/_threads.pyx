@@ -1,21 +1,30 @@
-"""How many threads a loop gets, and the one parallel loop. The only module that speaks OpenMP.
+"""How many threads a loop gets, and the one parallel loop. The only module that speaks of threads.
 
 Design
 ------
-a. A kernel hands `parallel_for` a task: a C function that is called once per index. So there is
-   one ``prange`` in qcy, its body is one call through a pointer (a loop over memoryview elements
-   inside ``prange`` does not vectorize), and kernels are built without OpenMP.
-b. Threads are borrowed (`borrowed`) from one budget per process, so that Python threads which
-   all call qcy at once do not multiply: together they never run more than the default count,
+a. A kernel hands `parallel_for` a task: a C function that is called once per index. A small pool of
+   qcy's own (_pool.h) runs it, and where POSIX threads are missing the one ``prange`` in qcy does;
+   kernels know of neither, and are built without OpenMP. The pool is there because of what happens
+   when another process keeps a core busy: an OpenMP barrier then waits for a share that nobody
+   runs, for milliseconds, while the pool's caller takes every task that nobody has begun.
+b. Threads are borrowed (`borrow`, `borrowed`) from one budget per process, so that Python threads
+   which all call qcy at once do not multiply: together they never run more than the default count,
    or than the largest number that one of them asked for by name. A call waits while nothing is
    left, and takes what there is, at least one.
-c. libgomp hangs in a child that was forked after a parallel region: such a child runs serially.
+c. libgomp hangs in a child that was forked after a parallel region, and a pool has lost its
+   threads there: such a child runs serially.
 """
 import os
 import threading
 from pathlib import Path
 
 from cython.parallel cimport parallel, prange, threadid
+
+cdef extern from "_pool.h":
+    bint QCY_POOL
+    ctypedef void (*qcy_task)(const void* args, Py_ssize_t index, int worker) noexcept nogil
+    void qcy_run(qcy_task task, const void* args, long n_tasks, int n_threads) noexcept nogil
+    void qcy_pool_after_fork()
 
 cdef extern from *:
     """
@@ -61,6 +70,14 @@ cdef object _turn = threading.Condition()
 
 _local = threading.local()
 
+#: What runs parallel loops: "pool", qcy's own threads; "openmp"; or "serial". QCY_THREADING=openmp
+#: asks for OpenMP where both are there.
+threading_layer = (
+    "pool" if QCY_POOL and not (QCY_OPENMP and os.environ.get("QCY_THREADING") == "openmp")
+    else "openmp" if QCY_OPENMP else "serial"
+)
+cdef bint _use_pool = threading_layer == "pool"
+
 
 cdef void parallel_for(
     task_t task, const void* args, Py_ssize_t n_tasks, int n_threads
@@ -70,11 +87,14 @@ cdef void parallel_for(
     cdef Py_ssize_t i
     if n_threads > n_tasks:
         n_threads = <int> n_tasks
-    if n_threads <= 1 or not QCY_OPENMP:
+    if n_threads <= 1 or not (QCY_POOL or QCY_OPENMP):
         for i in range(n_tasks):
             task(args, i, 0)
         return
     _has_been_parallel = True
+    if _use_pool:
+        qcy_run(task, args, n_tasks, n_threads)
+        return
     with parallel(num_threads=n_threads):
         for i in prange(n_tasks, schedule="dynamic"):
             task(args, i, threadid())
@@ -151,50 +171,62 @@ def effective_n_threads(n_threads=None):
     return 1 if _is_serial else int(n_threads)
 
 
+cdef long _take(long wanted) noexcept:
+    """Take up to `wanted` threads from the budget; return 0 if all are lent."""
+    global _most_running
+    cdef long limit = max(_default, wanted), running, n
+    while True:
+        running = qcy_atomic_add(&_n_running, 0)
+        n = min(wanted, limit - running)
+        if n < 1:
+            return 0
+        if qcy_atomic_swap(&_n_running, running, running + n):
+            _most_running = max(_most_running, running + n)
+            return n
+
+
+cdef long borrow(object n_threads) except -1:
+    cdef long wanted = effective_n_threads(n_threads), taken = _take(wanted)
+    if taken == 0:
+        with _turn:
+            qcy_atomic_add(&_n_waiting, 1)
+            try:
+                taken = _take(wanted)
+                while taken == 0:
+                    _turn.wait()
+                    taken = _take(wanted)
+            finally:
+                qcy_atomic_add(&_n_waiting, -1)
+            _turn.notify()          # in case it left something for the next in line
+    return taken
+
+
+cdef int give_back(long taken) except -1:
+    qcy_atomic_add(&_n_running, -taken)
+    if qcy_atomic_add(&_n_waiting, 0) > 0:
+        with _turn:
+            _turn.notify()
+    return 0
+
+
 cdef class borrowed:
     """Context manager that borrows up to `n_threads` from the process's budget.
 
     ``with borrowed(n_threads) as n:`` gives the number to run with. It waits while all are lent.
     """
 
-    cdef long wanted
+    cdef object wanted
     cdef long taken
 
     def __init__(self, n_threads=None):
-        self.wanted = effective_n_threads(n_threads)
-        self.taken = 0
-
-    cdef bint _take(self) noexcept:
-        global _most_running
-        cdef long limit = max(_default, self.wanted), running, n
-        while True:
-            running = qcy_atomic_add(&_n_running, 0)
-            n = min(self.wanted, limit - running)
-            if n < 1:
-                return False
-            if qcy_atomic_swap(&_n_running, running, running + n):
-                self.taken = n
-                _most_running = max(_most_running, running + n)
-                return True
+        self.wanted = n_threads
 
     def __enter__(self):
-        global _n_waiting
-        if not self._take():
-            with _turn:
-                qcy_atomic_add(&_n_waiting, 1)
-                try:
-                    while not self._take():
-                        _turn.wait()
-                finally:
-                    qcy_atomic_add(&_n_waiting, -1)
-                _turn.notify()          # in case it left something for the next in line
+        self.taken = borrow(self.wanted)
         return self.taken
 
     def __exit__(self, *exception):
-        qcy_atomic_add(&_n_running, -self.taken)
-        if qcy_atomic_add(&_n_waiting, 0) > 0:
-            with _turn:
-                _turn.notify()
+        give_back(self.taken)
 
 
 class threads:
@@ -251,6 +283,7 @@ def _after_fork():
     global _is_serial, _n_running, _n_waiting, _turn
     _n_running = _n_waiting = 0
     _turn = threading.Condition()
+    qcy_pool_after_fork()
     _is_serial = _is_serial or _has_been_parallel
 
 

@@ -117,15 +117,12 @@ class QuantizedLayer(Layer):
     SETTINGS = ("in_params", "out_params")
 
     def __init__(self, in_params, out_params):
-        single = isinstance(in_params, QuantizationParams)
-        self.in_params = (in_params,) if single else tuple(in_params)
+        several = isinstance(in_params, (tuple, list))
+        self.in_params = tuple(in_params) if several else (in_params,)
         self.out_params = out_params
-        for name, params in (*(("in_params", p) for p in self.in_params),
-                             ("out_params", out_params)):
-            if not isinstance(params, QuantizationParams):
-                raise TypeError(f"{name} must be QuantizationParams, got {params!r}")
-            if params.axis is not None:
-                raise ValueError(f"{name} must have one scale, activations are per tensor")
+        for params in self.in_params:
+            check_params("in_params", params)
+        check_params("out_params", out_params)
         if not self.in_params or self.N_INPUTS not in (None, len(self.in_params)):
             raise ValueError(
                 f"in_params must be {self.N_INPUTS or 'at least 1'}, got {len(self.in_params)}"
@@ -172,6 +169,14 @@ class QuantizedLayer(Layer):
             to_codes(x, params) for x, params in zip(inputs, self.in_params, strict=True)
         ]
         return to_reals(self.forward_codes(*codes), self.out_params)
+
+
+def check_params(name, params):
+    """Check the parameters of an activation: given, and per tensor."""
+    if not isinstance(params, QuantizationParams):
+        raise TypeError(f"{name} must be QuantizationParams, got {params!r}")
+    if params.axis is not None:
+        raise ValueError(f"{name} must have one scale, activations are per tensor")
 
 
 def _rebuild(cls, parts):

@@ -4,7 +4,9 @@ import numpy as np
 
 from qcy import _validate, primitive
 from qcy.nn.layers.activations import image_axis
-from qcy.nn.layers.base import ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp
+from qcy.nn.layers.base import (
+    ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp, check_params,
+)
 from qcy.tensor.tables import requantize_table
 
 
@@ -91,6 +93,8 @@ class Concat(Layer):
     def quantized(self, in_params, out_params):
         """Return a `ConcatQuantized`, which requantizes inputs whose parameters differ."""
         in_params = tuple(in_params) if isinstance(in_params, (tuple, list)) else (in_params,)
+        for params in (*in_params, out_params):
+            check_params("params", params)
         tables = np.stack([requantize_table(params, out_params) for params in in_params])
         return ConcatQuantized(tables, in_params, out_params, **self.settings())
 

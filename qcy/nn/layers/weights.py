@@ -3,6 +3,7 @@
 import numpy as np
 
 from qcy import _validate, primitive
+from qcy.nn.layers.base import check_params
 from qcy.tensor.quantization import QuantizationParams, QuantizationScheme
 
 #: How weights are quantized unless told otherwise.
@@ -59,6 +60,8 @@ def quantize_weight(weight, axis, bias, in_params, out_params, scheme=WEIGHT_SCH
     bias_codes : (C,) int32 array or None
         In units of ``in_scale * weight_scale``.
     """
+    check_params("in_params", in_params)
+    check_params("out_params", out_params)
     other = tuple(i for i in range(weight.ndim) if i != axis)
     low, high = weight.min(axis=other, initial=0), weight.max(axis=other, initial=0)
     in_scale, out_scale = np.float64(in_params.scale), np.float64(out_params.scale)
