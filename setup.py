@@ -53,7 +53,7 @@ AVX2 = ["-mavx2", "-mfma"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni",
           "-mprefer-vector-width=512"]
 # Variant: (an expression that its probe must compile, flags of GCC and Clang, flags of MSVC).
-# Where there are several lists of flags, the first that compiles counts: zig cc has names of its own.
+# Of several lists of flags the first that compiles counts: zig cc has names of its own.
 # The define QCY_ISA_<VARIANT> tells the headers which instructions to use.
 VARIANTS = {
     "portable": ("0", [[]], []),

@@ -25,7 +25,7 @@ from qcy.nn.observer import (
 from qcy.nn.quantize import quantize_model
 from qcy.nn.quantized_model import QuantizedModel
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     *_layers, "Calibrator", "Cancelled", "Context", "EntropyObserver", "MSEObserver",
     "MinMaxObserver", "Model", "MovingAverageObserver", "PercentileObserver", "QuantizedModel",
     "Sequential", "compare_quantized_model", "quantize_model",

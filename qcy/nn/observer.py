@@ -306,7 +306,7 @@ class PercentileObserver(Observer):
     References
     ----------
     .. [1] H. Wu et al., "Integer Quantization for Deep Learning Inference: Principles and
-       Empirical Evaluation", 2020, section 3.3. https://arxiv.org/abs/2004.09602
+       Empirical Evaluation", 2020. https://arxiv.org/abs/2004.09602
 
     Examples
     --------

@@ -122,8 +122,11 @@ def from_bytes(data, name="the data"):
     try:
         header = json.loads(zlib.decompress(data[_FIXED.size : _FIXED.size + length]))
         return _from_header(header, memoryview(data)[_FIXED.size + length : -_SUM.size])
-    except (KeyError, TypeError, IndexError, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{name} is damaged: {error!r}") from error
+    except (
+        ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+        zlib.error,
+    ) as error:
+        raise ValueError(f"{name} is damaged, or not of this qcy: {error!r}") from error
 
 
 def _from_header(header, blob):
@@ -133,7 +136,7 @@ def _from_header(header, blob):
         kind = getattr(layers, entry["layer"], None)
         if entry["layer"] not in layers.__all__ or not issubclass(kind, layers.Layer):
             raise ValueError(f"unknown layer {entry['layer']!r}: a newer qcy may have written it")
-        arrays = {array: None for array in kind.ARRAYS}
+        arrays = dict.fromkeys(kind.ARRAYS)
         for array, (dtype, shape) in entry["arrays"].items():
             stored = np.dtype(dtype).newbyteorder("<")
             n_bytes = stored.itemsize * int(np.prod(shape))
@@ -144,6 +147,8 @@ def _from_header(header, blob):
         nodes.append(Node(
             entry["name"], kind(**arrays, **settings), entry["inputs"], entry.get("covers", ())
         ))
+    if offset != len(blob):
+        raise ValueError(f"the arrays should take {offset} bytes, there are {len(blob)}")
     if header["kind"] == "float":
         return Model(nodes, header["outputs"], header["inputs"])
     return QuantizedModel(

@@ -81,7 +81,8 @@ def conv2d_q8(
     direct = out if layout == "NHWC" else np.empty(_nhwc(out_shape, layout), out_dtype)
     codes, target = output_codes(direct, out_zero_point, clamp)
     codes = codes.reshape(-1, packed.shape[0]) if codes.size else codes.reshape(0, 0)
-    image, zero = as_uint8(to_nhwc(x, layout), _validate.code("x_zero_point", x_zero_point, x.dtype))
+    zero = _validate.code("x_zero_point", x_zero_point, x.dtype)
+    image, zero = as_uint8(to_nhwc(x, layout), zero)
     sizes = window.sizes(*shape[1:])
     if rounding != "nearest_even":
         acc = np.empty(codes.shape, np.int32)
@@ -152,7 +153,8 @@ def conv2d_q8_accum(
     out = _validate.output("out", out, out_shape, np.int32, x, w)
     direct = out if layout == "NHWC" else np.empty(_nhwc(out_shape, layout), np.int32)
     acc = direct.reshape(-1, packed.shape[0]) if direct.size else direct.reshape(0, 0)
-    image, zero = as_uint8(to_nhwc(x, layout), _validate.code("x_zero_point", x_zero_point, x.dtype))
+    zero = _validate.code("x_zero_point", x_zero_point, x.dtype)
+    image, zero = as_uint8(to_nhwc(x, layout), zero)
     _sums(image, packed, window, window.sizes(*shape[1:]), zero, acc, n_threads)
     return from_nhwc(direct, layout, out)
 

@@ -107,7 +107,7 @@ class QuantizationParams:
 
     scale: np.float32 | np.ndarray
     zero_point: int | np.ndarray = 0
-    dtype: np.dtype = np.dtype(np.uint8)
+    dtype: np.dtype = "uint8"
     axis: int | None = None
     narrow_range: bool = False
 

@@ -83,7 +83,7 @@ class Layer:
         return {name: getattr(self, name) for name in self.SETTINGS}
 
     def arrays(self):
-        """Return the arrays among the constructor arguments by name, without those that are None."""
+        """Return the arrays among the constructor arguments by name, those that are not None."""
         found = {name: getattr(self, name) for name in self.ARRAYS}
         return {name: np.asarray(value) for name, value in found.items() if value is not None}
 

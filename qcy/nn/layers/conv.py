@@ -342,7 +342,8 @@ def _input_groups(weight, groups):
 def _output_padding(value, window):
     """Return rows and columns to add: fewer than a step, or they would belong to more input."""
     extra = _validate.pair("output_padding", value, 0)
-    if any(n >= max(sizes) for n, *sizes in zip(extra, window.stride, window.dilation, strict=True)):
+    limits = map(max, window.stride, window.dilation)
+    if any(n >= limit for n, limit in zip(extra, limits, strict=True)):
         raise ValueError(f"output_padding must be less than stride or dilation, got {value}")
     return extra
 

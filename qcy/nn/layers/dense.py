@@ -117,7 +117,7 @@ class DenseQuantized(QuantizedLayer):
 
 
 def _check_features(x, n_in):
-    """Check the input's last axis. Four axes are an image, whose last axis depends on its layout."""
+    """Check the last axis. Four axes are an image, whose last axis depends on its layout."""
     if not 1 <= x.ndim <= 3 or x.shape[-1] != n_in:
         raise ValueError(
             f"x must have 1 to 3 dimensions and {n_in} features in the last, got shape {x.shape}"

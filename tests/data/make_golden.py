@@ -1,0 +1,108 @@
+"""Write golden_v1.qcy and golden_v1.npz: a saved 8-bit model and the codes it must always give.
+
+The model has every kind of 8-bit layer. The two files are made once for each format and arithmetic
+number (storage.FORMAT, storage.ARITHMETIC) and then kept: a later qcy that gives other codes for
+them has broken the files of its users. With new numbers comes a new pair of files beside the old:
+
+    python tests/data/make_golden.py tests/data/golden_v2
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import qcy
+from qcy import nn
+
+FOLDER = Path(__file__).parent
+SEED = 20260101
+
+
+def random(rng, *shape):
+    return (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+
+def make_model(rng):
+    """Return a float model from which every kind of 8-bit layer comes."""
+    norm = nn.BatchNorm(
+        rng.uniform(0.5, 1.5, 8), rng.normal(size=8), rng.normal(size=8), rng.uniform(0.5, 2, 8)
+    )
+    return nn.Model([
+        ("conv", nn.Conv2D(random(rng, 8, 3, 3, 3), random(rng, 8), padding=(1, 1, 0, 2)), "image"),
+        ("bn_folded", norm, "conv"),
+        ("relu_fused", nn.ReLU(), "bn_folded"),
+        ("depthwise", nn.Conv2D(random(rng, 8, 1, 3, 3), groups=8, padding=1), "relu_fused"),
+        ("grouped", nn.Conv2D(
+            random(rng, 8, 2, 2, 2), random(rng, 8), groups=4, dilation=2, padding=1,
+        ), "depthwise"),
+        ("residual", nn.Add(), ("grouped", "relu_fused")),
+        ("relu6_fused", nn.ReLU6(), "residual"),
+        ("bn", norm, "relu6_fused"),
+        ("max", nn.MaxPool2D(3, 2, 1), "bn"),
+        ("relu", nn.ReLU(), "max"),
+        ("up", nn.ConvTranspose2D(
+            random(rng, 8, 2, 3, 3), random(rng, 4), stride=2, padding=1, output_padding=1,
+            groups=2,
+        ), "relu"),
+        ("relu6", nn.ReLU6(), "max"),
+        ("avg", nn.AvgPool2D(3, 1, 1, count_include_pad=True), "relu6"),
+        ("mean", nn.AvgPool2D(2, 2, (1, 0, 0, 1)), "up"),
+        ("both", nn.Concat(), ("avg", "mean")),
+        ("sigmoid", nn.Sigmoid(), "both"),
+        ("global", nn.GlobalAvgPool2D(), "sigmoid"),
+        ("shape", nn.Reshape((2, -1)), "global"),
+        ("flat", nn.Flatten(), "shape"),
+        ("dense", nn.Dense(random(rng, 12, 6), random(rng, 6), activation="relu6"), "flat"),
+        ("wide", nn.Dense(random(rng, 150, 70), random(rng, 70)), "vector"),
+        ("other", nn.Dense(random(rng, 70, 6)), "wide"),
+        ("sum", nn.Add(), ("dense", "other")),
+        ("tanh", nn.Tanh(), "sum"),
+        ("softmax", nn.Softmax(), "sum"),
+        ("same", nn.Identity(), "up"),
+        ("drop", nn.Dropout(), "tanh"),
+    ], outputs=("softmax", "same", "drop", "both"), inputs=("image", "vector"))
+
+
+def make_quantized(rng):
+    """Return an 8-bit model, and a batch for it."""
+    model = make_model(rng)
+    data = [
+        (rng.normal(size=(4, 3, 9, 8)).astype(np.float32),
+         rng.normal(size=(4, 150)).astype(np.float32))
+        for _ in range(8)
+    ]
+    quantized = nn.quantize_model(model, data, progress=False)
+    # Weights with zero points, in some layers: no scheme gives both kinds.
+    asymmetric = nn.quantize_model(
+        model, data, progress=False, weight_scheme=qcy.QuantizationScheme.ASYMMETRIC
+    )
+    nodes = [
+        (asymmetric if node.name in ("depthwise", "up", "wide") else quantized).node(node.name)
+        for node in quantized.nodes
+    ]
+    quantized = nn.QuantizedModel(
+        nodes, quantized.outputs, quantized.inputs, params=quantized.params,
+        layout=quantized.layout, manifest=quantized.manifest,
+    )
+    return quantized, [2 * part[:2] for part in data[0]]     # twice as far: some codes saturate
+
+
+def codes_of(model, *inputs):
+    """Return the codes of every layer by name, channels first."""
+    return {
+        f"codes_{node.name}": qcy.quantize(reals, model.params[node.name]).codes.data
+        for node, (_, reals) in zip(model.nodes, model.trace(*inputs), strict=True)
+    }
+
+
+def main(stem):
+    """Write ``stem.qcy`` and ``stem.npz``."""
+    model, (image, vector) = make_quantized(np.random.default_rng(SEED))
+    Path(f"{stem}.qcy").write_bytes(model.to_bytes())
+    np.savez_compressed(f"{stem}.npz", image=image, vector=vector, **codes_of(model, image, vector))
+    print(model.summary())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else FOLDER / "golden_v1")
