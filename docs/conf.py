@@ -94,7 +94,14 @@ def missing_files(app, env):
                 log.warning("%s is not there", path, location=page)
 
 
+def without_self(app, what, name, obj, options, signature, returns):
+    """Show compiled methods, whose signatures begin with `self`, as others are shown."""
+    found = re.match(r"\(self(?:, )?(.*)\)$", signature or "") if what == "method" else None
+    return (f"({found[1]})", returns) if found else None
+
+
 def setup(app):
-    """Register the checks above."""
+    """Register the above."""
+    app.connect("autodoc-process-signature", without_self, priority=0)      # before numpydoc
     app.connect("env-check-consistency", missing_names)
     app.connect("env-check-consistency", missing_files)

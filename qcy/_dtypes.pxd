@@ -15,6 +15,12 @@ ctypedef fused number_t:        # every dtype a Tensor may hold
     float
     double
 
+ctypedef fused signed_t:        # the signed integers among them
+    int8_t
+    int16_t
+    int32_t
+    int64_t
+
 ctypedef fused q8_t:            # what codes are stored in
     int8_t
     uint8_t

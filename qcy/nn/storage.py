@@ -141,7 +141,8 @@ def _from_header(header, blob):
             stored = np.dtype(dtype).newbyteorder("<")
             n_bytes = stored.itemsize * int(np.prod(shape))
             part = np.frombuffer(blob[offset : offset + n_bytes], stored)
-            arrays[array] = part.astype(dtype, copy=False).reshape(shape)
+            # Copied, since they are not aligned here: sums of the BLAS would differ in a last bit.
+            arrays[array] = part.astype(dtype).reshape(shape)
             offset += n_bytes
         settings = {k: _unplain(v) for k, v in entry["settings"].items()}
         nodes.append(Node(

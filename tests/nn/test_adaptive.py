@@ -11,7 +11,7 @@ import qcy
 from qcy import QuantizationParams, QuantizedTensor, Tensor, nn
 
 IN, OUT = QuantizationParams(0.02, 120), QuantizationParams(0.05, 100)
-X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+X = np.random.default_rng(0).normal(size=(200, 3)).clip(-2, 2).astype(np.float32)
 
 
 @pytest.fixture
@@ -45,6 +45,7 @@ def test_codes_give_codes(dense):
     assert through_float == qcy.quantize(layer(x.dequantize()), OUT)
     # The two ways differ by a rounding of weights and of sums.
     assert np.abs(y.codes.data.astype(int) - through_float.codes.data).max() <= 2
+    assert y != through_float
 
 
 def test_other_params_are_requantized(dense):

@@ -218,6 +218,27 @@ def test_models_can_be_copied_and_pickled():
                     assert_array_equal(a, b)
 
 
+def test_one_model_serves_several_threads():
+    quantized = models.quantized("residual")[1]
+    batches = models.batches([(3, 8, 8)], 4, size=3)
+    expected = [quantized(batch) for batch in batches]
+    wrong = []
+
+    def serve(batch, y):
+        for _ in range(20):
+            if not np.array_equal(quantized(batch), y):
+                wrong.append(batch)
+
+    threads = [
+        threading.Thread(target=serve, args=pair) for pair in zip(batches, expected, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
 def test_summary_and_repr():
     model, quantized = models.quantized("residual")
     lines = model.summary().splitlines()

@@ -72,6 +72,7 @@ def test_round_trip(name, kind, tmp_path):
         assert a.layer.arrays().keys() == b.layer.arrays().keys()
         for key, array in b.layer.arrays().items():
             assert_array_equal(a.layer.arrays()[key], array, strict=True)
+            assert a.layer.arrays()[key].flags.aligned
     if kind != "float":
         assert again.params == run.params
         assert (again.layout, again.manifest) == (run.layout, run.manifest)
