@@ -116,6 +116,12 @@ def _number_or_channels(name, array, ndim, length):
         )
 
 
+def _first(given, bad):
+    """Return the first bad number, and the channel if there are several."""
+    where = f" in channel {int(np.argmax(bad))}" if given.ndim else ""
+    return f"{given[bad].flat[0]}{where}"
+
+
 def scale(name, value, ndim=None, length=None):
     """Return `value` as float32: one scale (0-d) or one per channel (1-D)."""
     try:
@@ -130,7 +136,7 @@ def scale(name, value, ndim=None, length=None):
     bad = ~(np.isfinite(result) & (result >= MIN_NORMAL))
     if bad.any():
         raise ValueError(
-            f"{name} must be positive, finite and at least 2**-126, got {given[bad].flat[0]}"
+            f"{name} must be positive, finite and at least 2**-126, got {_first(given, bad)}"
         )
     return np.ascontiguousarray(result).reshape(given.shape)
 
@@ -143,7 +149,7 @@ def zero_point(name, value, qmin, qmax, ndim=None, length=None):
     _number_or_channels(name, given, ndim, length)
     bad = (given < qmin) | (given > qmax)
     if bad.any():
-        raise ValueError(f"{name} must be in [{qmin}, {qmax}], got {given[bad].flat[0]}")
+        raise ValueError(f"{name} must be in [{qmin}, {qmax}], got {_first(given, bad)}")
     return np.ascontiguousarray(given, np.int32).reshape(given.shape)
 
 

@@ -10,7 +10,7 @@ from qcy import _kernels
 settings.register_profile(
     "qcy",
     deadline=None,
-    max_examples=100,
+    max_examples=60,
     print_blob=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

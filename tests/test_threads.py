@@ -17,16 +17,20 @@ from qcy.primitive import conv2d_q8_accum, gemm_nn_q8, gemm_nn_q8_accum, pack_q8
 
 HAS_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 DEFAULT = _threads.effective_n_threads()
+# What can run a parallel loop here: qcy's own pool, or OpenMP if asked for.
+LAYERS = [_threads.threading_layer, *(["openmp"] if _threads.openmp_enabled else [])]
+ON_EACH_LAYER = pytest.mark.parametrize("layer", dict.fromkeys(LAYERS))
 RNG = np.random.default_rng(0)
 A = RNG.integers(0, 256, (512, 256), np.uint8)          # big enough to be run in parallel
 B = RNG.integers(-128, 128, (256, 256), np.int8)
 
 
-def run(script, timeout=60):
-    """Run a script in a fresh interpreter; return what it printed."""
+def run(script, layer=_threads.threading_layer, timeout=60):
+    """Run a script in a fresh interpreter, on one of `LAYERS`; return what it printed."""
     result = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(script)],
         capture_output=True, text=True, timeout=timeout, check=False,
+        env={**os.environ, "QCY_THREADING": layer},
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -225,6 +229,34 @@ def test_one_pack_serves_python_threads_with_different_scales(kernels):
     together(hammer)
 
 
+@ON_EACH_LAYER
+def test_many_python_threads_on_each_layer(layer):
+    printed = run("""
+    import threading
+    import numpy as np
+    from qcy import _threads
+    from qcy.primitive import gemm_nn_q8_accum
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 256, (300, 99), np.uint8), rng.integers(-128, 128, (99, 200), np.int8)
+    want, wrong = a.astype(np.int64) @ b, []
+
+    def hammer(n_threads):
+        for _ in range(100):
+            if not np.array_equal(gemm_nn_q8_accum(a, b, n_threads=n_threads), want):
+                wrong.append(n_threads)
+
+    callers = [threading.Thread(target=hammer, args=(1 + i % 4,)) for i in range(12)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong, wrong
+    assert _threads.most_running() <= max(4, _threads.effective_n_threads())
+    print(_threads.threading_layer)
+    """, layer)
+    assert printed == f"{layer}\n"
+
+
 # ------------------------------------------------------------------------------------- the fork
 
 SETUP = """
@@ -249,6 +281,8 @@ SETUP = """
 
     def check_serial():
         assert np.array_equal(gemm_nn_q8_accum(a, b), want)
+        if _threads.threading_layer == "serial":
+            return
         assert _threads.effective_n_threads() == 1
         assert _threads.effective_n_threads(4) == 1
         with _threads.borrowed(4) as n:
@@ -260,36 +294,40 @@ SETUP = """
 
 
 @HAS_FORK
-def test_a_child_forked_after_a_parallel_region_runs_serially():
-    print(run(SETUP + """
+@ON_EACH_LAYER
+def test_a_child_forked_after_a_parallel_region_runs_serially(layer):
+    run(SETUP + """
     assert np.array_equal(gemm_nn_q8_accum(a, b, n_threads=2), want)
-    in_child(check_serial if _threads.openmp_enabled else lambda: None)
+    in_child(check_serial)
     assert np.array_equal(gemm_nn_q8_accum(a, b, n_threads=2), want)    # the parent goes on
     assert _threads.effective_n_threads(3) == 3
-    """))
+    """, layer)
 
 
 @HAS_FORK
-def test_a_child_of_a_child_runs_serially_too():
+@ON_EACH_LAYER
+def test_a_child_of_a_child_runs_serially_too(layer):
     run(SETUP + """
     gemm_nn_q8_accum(a, b, n_threads=2)
-    in_child(lambda: in_child(check_serial if _threads.openmp_enabled else lambda: None))
-    """)
+    in_child(lambda: in_child(check_serial))
+    """, layer)
 
 
 @HAS_FORK
-def test_a_child_forked_before_any_parallel_region_may_use_threads():
+@ON_EACH_LAYER
+def test_a_child_forked_before_any_parallel_region_may_use_threads(layer):
     run(SETUP + """
     def check():
         assert _threads.effective_n_threads(3) == 3
         assert np.array_equal(gemm_nn_q8_accum(a, b, n_threads=3), want)
     in_child(check)
-    """)
+    """, layer)
 
 
 @HAS_FORK
+@ON_EACH_LAYER
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_a_fork_while_other_threads_compute_does_not_hang_the_child(n_threads):
+def test_a_fork_while_other_threads_compute_does_not_hang_the_child(layer, n_threads):
     run(SETUP + f"""
     stop = False
 
@@ -301,6 +339,7 @@ def test_a_fork_while_other_threads_compute_does_not_hang_the_child(n_threads):
         for _ in range(3):
             assert np.array_equal(gemm_nn_q8_accum(a, b), want)
 
+    gemm_nn_q8_accum(a, b, n_threads={n_threads})       # the thread that forks has a team too
     computing = [threading.Thread(target=compute) for _ in range(4)]
     for thread in computing:
         thread.start()
@@ -309,4 +348,4 @@ def test_a_fork_while_other_threads_compute_does_not_hang_the_child(n_threads):
     stop = True
     for thread in computing:
         thread.join()
-    """)
+    """, layer)

@@ -7,7 +7,7 @@ import numpy as np
 from qcy import _version
 from qcy.nn.calibration import Calibrator
 from qcy.nn.fusion import fuse, keep_any
-from qcy.nn.layers import Conv2D, ConvTranspose2D, Dense
+from qcy.nn.layers import BatchNorm, Conv2D, ConvTranspose2D, Dense
 from qcy.nn.layers.weights import WEIGHT_SCHEME
 from qcy.nn.model import Model, Node
 from qcy.nn.observer import MinMaxObserver
@@ -75,7 +75,10 @@ def quantize_model(
     fused = fuse(model, keep=skip)
     calibrator = Calibrator(fused, observer=observer, scheme=scheme, dtype=dtype)
     for batch in track(_batches(data), "calibrating", progress):
+        is_first = not calibrator.n_samples
         calibrator.observe(batch)
+        if is_first and calibrator.n_samples:
+            _check_folds(model, fused, batch)
     return convert(fused, calibrator, skip=skip, weight_scheme=weight_scheme, layout=layout)
 
 
@@ -109,6 +112,26 @@ def convert(fused, calibrator, *, skip=(), weight_scheme=WEIGHT_SCHEME, layout="
     return QuantizedModel(
         nodes, fused.outputs, fused.inputs, params=params, layout=layout, manifest=manifest
     )
+
+
+def _check_folds(model, fused, batch):
+    """Check that each batch norm folded into a dense layer acts on its features.
+
+    It does in (N, features). In more dimensions a dense layer's features are the last axis, and a
+    batch norm's channels are axis 1: no fusion can know, the data tells.
+    """
+    folded = {
+        node.name: name for node in fused.nodes if type(node.layer) is Dense
+        for name in node.covers if type(model[name]) is BatchNorm
+    }
+    if not folded:
+        return
+    for name, array in fused.trace(*(batch if isinstance(batch, tuple) else (batch,))):
+        if name in folded and array.ndim != 2:
+            raise ValueError(
+                f"layer {folded[name]!r} normalizes axis 1 of shape {array.shape}, not the "
+                f"features of dense layer {name!r}: put it in skip"
+            )
 
 
 def _twin(name, layer, in_params, out_params, weight_scheme):

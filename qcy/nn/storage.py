@@ -9,7 +9,7 @@ changes of what codes a model computes. A file with a newer number is refused.
 import json
 import os
 import struct
-import tempfile
+import uuid
 import zlib
 from pathlib import Path
 
@@ -66,18 +66,15 @@ def save(model, path):
     """Write a model to `path`: to a new file beside it first, which then takes its place."""
     path = Path(path)
     data = to_bytes(model)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.parent / f".{uuid.uuid4().hex}.qcy"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 

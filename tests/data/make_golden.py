@@ -97,7 +97,9 @@ def codes_of(model, *inputs):
 
 
 def main(stem):
-    """Write ``stem.qcy`` and ``stem.npz``."""
+    """Write ``stem.qcy`` and ``stem.npz``, unless they are there."""
+    if Path(f"{stem}.qcy").exists():
+        sys.exit(f"{stem}.qcy is kept as it is; name a new pair")
     model, (image, vector) = make_quantized(np.random.default_rng(SEED))
     Path(f"{stem}.qcy").write_bytes(model.to_bytes())
     np.savez_compressed(f"{stem}.npz", image=image, vector=vector, **codes_of(model, image, vector))

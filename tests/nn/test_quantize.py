@@ -206,6 +206,23 @@ def test_all_layers_in_float_differ_at_the_doors_alone():
     assert models.quantized("residual", skip="conv1")[1].float_nodes == ["conv1"]
 
 
+def test_a_batch_norm_that_cannot_be_folded_is_not_folded_silently():
+    # Features in the last axis, channels in axis 1, and as many of both.
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(nn.Dense(rng.normal(size=(3, 4))), models.norm(rng, 4), nn.ReLU())
+    rows, stacks = rng.normal(size=(9, 3)), rng.normal(size=(9, 4, 3))
+    folded = nn.quantize_model(model, rows, progress=False)
+    assert len(folded.nodes) == 1
+    assert sqnr(model(rows), folded(rows)) > 30
+    with pytest.raises(ValueError, match=r"'batchnorm_1' normalizes axis 1 of .* put it in skip"):
+        nn.quantize_model(model, stacks, progress=False)
+    kept = nn.quantize_model(model, stacks, skip="batchnorm_1", progress=False)
+    assert sqnr(model(stacks), kept(stacks)) > 30
+    # With other numbers of both there is no doubt.
+    model = nn.Sequential(nn.Dense(rng.normal(size=(3, 5))), models.norm(rng, 4))
+    assert sqnr(model(stacks), nn.quantize_model(model, stacks, progress=False)(stacks)) > 30
+
+
 def test_a_layer_of_ones_own_can_be_kept_in_float():
     class Square(nn.Layer):
         def _forward(self, x):

@@ -119,7 +119,7 @@ def test_layers_that_files_do_not_know_are_refused_when_saving(tmp_path):
 # ----------------------------------------------------------------------------------- atomic writes
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize("step", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_an_interrupted_write_leaves_no_trace(tmp_path, monkeypatch, step, error):
     path = tmp_path / "model.qcy"

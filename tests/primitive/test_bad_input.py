@@ -45,10 +45,11 @@ TAKE_CODES = [name for name in CALLS if name not in ("quantize_q8", "requantize_
 
 @pytest.mark.parametrize("function", TAKE_CODES)
 @pytest.mark.parametrize(
-    "dtype", ["bool", "i2", "u4", "f4", "c8", "O", "U1"],
+    "dtype", ["bool", "i2", "u4", "f4", "c8", "O", "U1", "list of u1"],
 )
 def test_only_8_bit_integers_are_codes(function, dtype):
-    operand = np.ones(CALLS[function][0][0].shape).astype(dtype)
+    operand = np.ones(CALLS[function][0][0].shape).astype(dtype.removeprefix("list of "))
+    operand = operand.tolist() if dtype.startswith("list") else operand
     name = FIRST.get(function, "x")
     check(function, {0: operand}, {}, TypeError, f"{name} must be int8 or uint8, got ")
 
@@ -137,6 +138,11 @@ def test_scales_are_positive_normal_numbers(function, name, value):
     check(function, *given, ValueError, message)
 
 
+def test_a_bad_multiplier_names_its_channel():
+    message = "multiplier must be positive.*got nan in channel 1"
+    check("requantize_q8", {1: [1, NAN, 1]}, {}, ValueError, message)
+
+
 @pytest.mark.parametrize(("function", "name"), SCALES)
 @pytest.mark.parametrize("value", [True, "0.5", [None], 1j, [[1.0], [1.0, 2.0]]])
 def test_scales_are_real_numbers(function, name, value):
@@ -182,10 +188,10 @@ def test_zero_points_are_integers(function, name, value):
     [
         ("gemm_nn_q8", {"b_scale": [1, 1, 1]}, ValueError, r"b_scale .* channel \(4\), .*\(3,\)"),
         ("gemm_nn_q8", {"b_scale": np.ones((2, 4))}, ValueError, r"b_scale .* \(4\), .*\(2, 4\)"),
-        ("gemm_nn_q8", {"b_scale": [1, 1, 0, 1]}, ValueError, "b_scale must be positive.* got 0"),
+        ("gemm_nn_q8", {"b_scale": [1, 1, 0, 1]}, ValueError, r"b_scale .* 0 in channel 2"),
         ("gemm_nn_q8", {"a_scale": [1, 1]}, ValueError, r"a_scale must be a number, .*\(2,\)"),
         ("gemm_nn_q8", {"b_zero_point": [0, 0]}, ValueError, r"b_zero_point .* \(4\), .*\(2,\)"),
-        ("gemm_nn_q8", {"b_zero_point": [0, 0, 200, 0]}, ValueError, "b_zero_point .* got 200"),
+        ("gemm_nn_q8", {"b_zero_point": [0, 0, 200, 0]}, ValueError, "got 200 in channel 2"),
         ("gemm_nn_q8", {"bias": np.zeros(3, I32)}, ValueError, r"bias must have shape \(4,\)"),
         ("gemm_nn_q8", {"bias": np.zeros(4)}, TypeError, "bias must hold integers, got float64"),
         ("gemm_nn_q8", {"bias": [0, 2**31, 0, 0]}, ValueError, "must fit int32, got 2147483648"),

@@ -118,9 +118,9 @@ def test_rounding_to_float32_comes_before_the_division(kernels):
 
 @pytest.mark.parametrize("n_nan", [1, 3])
 @pytest.mark.parametrize("shape", [(5,), (70_000,), (3, 30_000), (30_000, 3)])
-@pytest.mark.parametrize("n_threads", [1, 3])
-def test_nan_is_an_error_that_counts_them(kernels, n_nan, shape, n_threads):
-    x = np.zeros(shape, np.float32)
+@pytest.mark.parametrize(("n_threads", "dtype"), [(1, "f4"), (3, "f4"), (1, "f2"), (2, "f8")])
+def test_nan_is_an_error_that_counts_them(kernels, n_nan, shape, n_threads, dtype):
+    x = np.zeros(shape, dtype)
     x.flat[[0, -1, x.size // 2][:n_nan]] = np.nan
     scale = 1.0 if x.ndim == 1 else np.ones(shape[-1])
     with pytest.raises(ValueError, match=f"x must not hold NaN, got {n_nan} of them"):
@@ -145,10 +145,12 @@ def accumulators(draw):
     """Draw sums of all sizes, half of them near ties, and multipliers of all sizes."""
     rng = np.random.default_rng(draw(SEEDS))
     shape = draw(array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=7))
-    acc = rng.integers(-(2**31), 2**31, shape) >> rng.integers(0, 32, shape)
-    fraction = rng.choice([1, 0.75, 0.9999999, 0.7], shape[-1])
+    fraction = rng.choice([1, 1, 1, 0.75, 0.9999999, 0.7], shape[-1])
     step = (fraction * 2.0 ** rng.integers(-34, 12, shape[-1])).astype(np.float32)
-    return rng, acc.astype(np.int32), step
+    ties = np.rint((rng.integers(-300, 300, shape) + 0.5) / step)
+    anywhere = rng.integers(-(2**31), 2**31, shape) >> rng.integers(0, 32, shape)
+    acc = np.where(rng.random(shape) < 0.5, ties, anywhere)
+    return rng, np.clip(acc, -(2**31), 2**31 - 1).astype(np.int32), step
 
 
 @given(problem=accumulators(), dtype=DTYPES, n_threads=st.integers(1, 3))

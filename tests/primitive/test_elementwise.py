@@ -75,6 +75,12 @@ def test_infinite_products_saturate(kernels, operate):
     assert codes[:3].tolist() == [0, 8 if operate is add_q8 else 7, 255]
 
 
+def test_infinities_that_cancel_are_the_lowest_code_in_every_build(kernels):
+    a, b = np.full(90, 255, np.uint8), np.zeros(90, np.uint8)
+    codes = add_q8(a, b, **keywords_of((3e38, 3e38, 1), (0, 255, 7), np.uint8), clamp=(3, 200))
+    assert codes.tolist() == [3] * 90
+
+
 def test_the_smallest_multiplier_and_one_less(kernels):
     a = np.array([255], np.uint8)
     assert mul_q8(a, a, **keywords_of((2.0**-100, 2.0**-26, 1), (0, 0, 4), np.uint8)) == [4]
