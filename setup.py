@@ -31,7 +31,9 @@ SHARED = "qcy._memoryview"
 MODULES = ["qcy._cpu", "qcy._threads", "qcy.tensor.generic"]
 KERNELS = [
     f"qcy._kernels.{name}"
-    for name in ("tensor", "gemm", "conv", "quantize", "elementwise", "pool")
+    for name in (
+        "tensor", "gemm", "conv", "depthwise", "columns", "quantize", "elementwise", "pool",
+    )
 ]
 
 # Flags by compiler family. -ffp-contract=off keeps FMA from making one variant round

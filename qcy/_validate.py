@@ -42,7 +42,8 @@ def int32_array(name, array, shape=None):
     if given.dtype != np.int32:
         outside = (given > 2**31 - 1) | (given < -(2**31))
         if outside.any():
-            raise ValueError(f"{name} must fit int32, got {given[outside].flat[0]}")
+            place = tuple(int(i) for i in np.argwhere(outside)[0])
+            raise ValueError(f"{name} must fit int32, got {given[place]} in element {place}")
     return np.ascontiguousarray(given, np.int32) if given.ndim else given.astype(np.int32)
 
 

@@ -45,7 +45,7 @@ def load_images():
 
 
 def quantize(model, images, progress=True):
-    """Return the 8-bit model, and the histogram of each of its tensors.
+    """Return the 8-bit model, and the histogram and the parameters of each of its tensors.
 
     The same as `qcy.nn.quantize_model`, but for keeping what the observers saw.
     """
@@ -54,8 +54,12 @@ def quantize(model, images, progress=True):
     batches = [images[i : i + 32] for i in range(0, len(images), 32)]
     for batch in track(batches, "calibrating", progress):
         calibrator.observe(batch)
-    histograms = {name: o.histogram for name, o in calibrator.observers.items()}
-    return convert(fused, calibrator), histograms
+    quantized = convert(fused, calibrator)
+    histograms = {
+        name: (observer.histogram, quantized.params[name])
+        for name, observer in calibrator.observers.items()
+    }
+    return quantized, histograms
 
 
 def run(output=Path(), as_json=False):

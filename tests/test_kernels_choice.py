@@ -83,7 +83,9 @@ def test_what_the_system_says_of_the_cpu():
 
 def test_every_variant_has_every_module_built_for_it(kernels):
     modules = [field.name for field in fields(kernels) if field.name != "variant"]
-    assert modules == ["tensor", "gemm", "conv", "quantize", "elementwise", "pool"]
+    assert modules == [
+        "tensor", "gemm", "conv", "depthwise", "columns", "quantize", "elementwise", "pool",
+    ]
     for module in modules:
         name = getattr(kernels, module).__name__
         assert name == f"qcy._kernels.{module}_{kernels.variant}"

@@ -6,7 +6,7 @@ because even its module initialization may use them. ``QCY_VARIANT`` forces a ch
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -26,6 +26,8 @@ class Kernels:
     tensor: ModuleType
     gemm: ModuleType
     conv: ModuleType
+    depthwise: ModuleType
+    columns: ModuleType
     quantize: ModuleType
     elementwise: ModuleType
     pool: ModuleType
@@ -56,8 +58,12 @@ def load(variant):
         raise ImportError(
             f"kernel variant {variant!r} is not usable here; choose from {usable_variants()}"
         )
-    names = ("tensor", "gemm", "conv", "quantize", "elementwise", "pool")
-    return Kernels(variant, *(import_module(f"qcy._kernels.{name}_{variant}") for name in names))
+    modules = {
+        field.name: import_module(f"qcy._kernels.{field.name}_{variant}")
+        for field in fields(Kernels)
+        if field.name != "variant"
+    }
+    return Kernels(variant, **modules)
 
 
 #: The variant in use.

@@ -13,7 +13,7 @@ from qcy.nn.model import Model, Node
 from qcy.nn.observer import MinMaxObserver
 from qcy.nn.progress import track
 from qcy.nn.quantized_model import QuantizedModel
-from qcy.tensor.quantization import DEFAULT_SCHEME, check_scheme
+from qcy.tensor.quantization import DEFAULT_SCHEME, QuantizationScheme, check_scheme
 
 
 def quantize_model(
@@ -102,8 +102,8 @@ def convert(fused, calibrator, *, skip=(), weight_scheme=WEIGHT_SCHEME, layout="
         nodes.append(Node(node.name, layer, node.inputs, node.covers))
     manifest = {
         "data_sha256": calibrator.data_hash, "n_samples": calibrator.n_samples,
-        "observer": _name_of(calibrator.observer), "scheme": str(calibrator.scheme),
-        "weight_scheme": str(weight_scheme), "skip": sorted(skip),
+        "observer": _name_of(calibrator.observer), "scheme": _scheme_name(calibrator.scheme),
+        "weight_scheme": _scheme_name(weight_scheme), "skip": sorted(skip),
         "versions": {
             "qcy": _version.VERSION, "numpy": np.__version__,
             "python": platform.python_version(),
@@ -170,3 +170,8 @@ def _name_of(observer):
     inner = getattr(observer, "func", observer)
     settings = getattr(observer, "keywords", {})
     return f"{inner.__name__}({', '.join(f'{k}={v!r}' for k, v in sorted(settings.items()))})"
+
+
+def _scheme_name(scheme):
+    """Return a scheme as every Python version spells it."""
+    return "|".join(part.name for part in QuantizationScheme if part in scheme)

@@ -98,7 +98,7 @@ def conv2d_q8(
     with borrowed(n_threads) as n:
         if packed.is_depthwise:
             weights, w_zero, packed_bias = packed.depthwise()
-            kernels.conv.depthwise(
+            kernels.depthwise.depthwise(
                 image, sizes, zero, weights, w_zero, packed_bias, None,
                 np.ascontiguousarray(np.broadcast_to(
                     packed.multipliers(x_scale, out_scale), w_zero.shape
@@ -254,7 +254,7 @@ dilation, groups, layout, out_dtype, rounding, clamp, out, n_threads
     sizes = (*size, n_out, height, width, *window.kernel, *window.stride, *window.dilation,
              *window.padding[:2])
     with borrowed(n_threads) as count:
-        _kernels.active.conv.col2im(columns, sizes, True, 0, sums, count)
+        _kernels.active.columns.col2im(columns, sizes, True, 0, sums, count)
     codes = requantize_q8(
         sums, multiplier, zero_point=out_zero_point, dtype=out.dtype, bias=bias,
         rounding=rounding, clamp=clamp, n_threads=n_threads,
@@ -339,7 +339,7 @@ def _sums(image, packed, window, sizes, zero, acc, n_threads):
     with borrowed(n_threads) as n:
         if packed.is_depthwise:
             weights, w_zero, bias = packed.depthwise()
-            packed._kernels.conv.depthwise(
+            packed._kernels.depthwise.depthwise(
                 image, sizes, zero, weights, w_zero, bias, acc, None, 0, 0, 0, 0, None, n
             )
         else:

@@ -5,6 +5,8 @@ import operator
 
 import numpy as np
 
+from qcy import _kernels
+
 #: The dtypes that a Tensor may hold, and the C names by which the kernels know them.
 C_NAMES = {
     np.dtype(name): {"float32": "float", "float64": "double"}.get(name, f"{name}_t")
@@ -41,6 +43,38 @@ def supported(dtype):
     if dtype not in C_NAMES:
         raise TypeError(f"a Tensor cannot hold {dtype}, only {', '.join(map(str, C_NAMES))}")
     return dtype
+
+
+def flat(array):
+    """Return a C-ordered array with one axis."""
+    return array if array.ndim == 1 else array.reshape(-1)
+
+
+def kernel(name, array):
+    """Return the typed loop of that name for an array's dtype."""
+    return getattr(_kernels.active.tensor, name)[C_NAMES[array.dtype]]
+
+
+def converted(array, dtype):
+    """Return a copy of `array` as `dtype`, or say which is the first element that does not fit."""
+    if (array.dtype, dtype) in UNSAFE and array.size:
+        check_conversion(array, dtype, *kernel("min_max", array)(flat(array)))
+    return array.astype(dtype)
+
+
+def exact_sum(array, axis):
+    """Return sums in 64 bits, reals rounded back to their dtype; integers must fit."""
+    if array.dtype.kind == "f":
+        total = np.asarray(array.sum(axis=axis, dtype=np.float64))
+        return total if axis is None else total.astype(array.dtype)
+    wide = np.dtype(np.int64 if array.dtype.kind == "i" else np.uint64)
+    total = np.asarray(array.sum(axis=axis, dtype=wide))
+    extremes = kernel("min_max", array)(flat(array)) if array.size else (0, 0)
+    if array.size * max(map(abs, extremes)) > LIMITS[wide][1]:
+        exact = np.asarray(array.astype(object).sum(axis=axis), object)
+        if (exact != total.astype(object)).any():
+            raise OverflowError(f"a sum does not fit {wide}")
+    return total
 
 
 _WHOLE = (int, np.integer)

@@ -11,11 +11,10 @@ cimport cython
 from cpython.buffer cimport PyObject_GetBuffer
 from cpython.number cimport PyIndex_Check, PyNumber_AsSsize_t
 
-from qcy import _kernels
 from qcy.tensor._broadcast import broadcast, matmul
 from qcy.tensor._values import (
-    C_NAMES, UNSAFE, check_conversion, check_products, first_overflow, from_sequence, is_number,
-    number, supported,
+    C_NAMES, check_products, converted, exact_sum, first_overflow, flat, from_sequence, is_number,
+    kernel, number, supported,
 )
 
 #: The dtypes that a `Tensor` may hold.
@@ -23,21 +22,6 @@ DTYPES = tuple(C_NAMES)
 
 cdef enum:
     MOST_SHOWN = 16             # elements in a repr
-
-
-cdef object _kernel(str name, array):
-    return getattr(_kernels.active.tensor, name)[C_NAMES[array.dtype]]
-
-
-cdef object _flat(array):
-    return array if array.ndim == 1 else array.reshape(-1)
-
-
-cdef object _converted(array, dtype):
-    """Return a copy of `array` as `dtype`, or say which is the first element that does not fit."""
-    if (array.dtype, dtype) in UNSAFE and array.size:
-        check_conversion(array, dtype, *_kernel("min_max", array)(_flat(array)))
-    return array.astype(dtype)
 
 
 cdef object _same_dtype(Tensor tensor, Tensor other):
@@ -73,7 +57,7 @@ cdef object _combine(str op, Tensor tensor, other, bint reflected=False):
         return NotImplemented
     out = np.empty(shape, a.dtype)
     if out.size:
-        if _kernel("combine", a)(op, _flat(a), _flat(b), _flat(out), axes):
+        if kernel("combine", a)(op, flat(a), flat(b), flat(out), axes):
             raise OverflowError(first_overflow(op, a, b, shape))
     return Tensor.__new__(Tensor, out)
 
@@ -161,7 +145,7 @@ cdef class Tensor:
         if not (flags.c_contiguous and flags.aligned):
             array = array.copy()
         if dtype is not None and dtype != array.dtype:
-            array = _converted(array, dtype)
+            array = converted(array, dtype)
         self.data = array
 
     @property
@@ -224,7 +208,7 @@ cdef class Tensor:
         3
         """
         offset = self._offset(indices)
-        return _kernel("get", self.data)(_flat(self.data), offset)
+        return kernel("get", self.data)(flat(self.data), offset)
 
     def set_at(self, indices, value):
         """Replace one element.
@@ -278,7 +262,7 @@ cdef class Tensor:
         if not self.data.flags.writeable:
             raise ValueError("the values of this Tensor are read-only")
         if first < last:
-            _kernel("fill", self.data)(value, _flat(self.data), first, last)
+            kernel("fill", self.data)(value, flat(self.data), first, last)
         return 0
 
     def __add__(self, other):
@@ -341,7 +325,7 @@ cdef class Tensor:
             check_products(data, factor, *self.min_max())
         out = np.empty_like(data)
         if out.size:
-            _kernel("scale", data)(_flat(data), factor, _flat(out))
+            kernel("scale", data)(flat(data), factor, flat(out))
         return Tensor.__new__(Tensor, out)
 
     def astype(self, dtype):
@@ -367,7 +351,7 @@ cdef class Tensor:
         >>> Tensor([1.9, -1.9]).astype("int8")
         Tensor([1, -1], shape=(2,), dtype=int8)
         """
-        return Tensor.__new__(Tensor, _converted(self.data, supported(dtype)))
+        return Tensor.__new__(Tensor, converted(self.data, supported(dtype)))
 
     def sum(self, axis=None):
         """Return the sum of the elements.
@@ -388,11 +372,8 @@ cdef class Tensor:
         ValueError
             If there is no such axis.
         """
-        wide = {"i": np.int64, "u": np.uint64, "f": np.float64}[self.data.dtype.kind]
-        total = self.data.sum(axis=axis, dtype=wide)
-        if axis is None:
-            return total.item()
-        return Tensor(total.astype(self.data.dtype) if wide is np.float64 else total)
+        total = exact_sum(self.data, axis)
+        return total.item() if axis is None else Tensor(total)
 
     def min_max(self):
         """Return the smallest and the largest element, as Python numbers.
@@ -404,7 +385,7 @@ cdef class Tensor:
         """
         if not self.data.size:
             raise ValueError("an empty Tensor has no range")
-        low, high = _kernel("min_max", self.data)(_flat(self.data))
+        low, high = kernel("min_max", self.data)(flat(self.data))
         if low != low:
             raise ValueError("a Tensor with NaN has no range")
         return low, high
