@@ -28,7 +28,7 @@ DIRECTIVES = {
 
 #: Cython's memoryview machinery, built once instead of into every module.
 SHARED = "qcy._memoryview"
-MODULES = ["qcy._cpu", "qcy._threads", "qcy.tensor.generic"]
+MODULES = ["qcy._cpu", "qcy._threads", "qcy._step", "qcy._product", "qcy.tensor.generic"]
 KERNELS = [
     f"qcy._kernels.{name}"
     for name in (
@@ -65,6 +65,12 @@ VARIANTS = {
         "_mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), _mm256_setzero_si256(),"
         " _mm256_setzero_si256())",
         [[*AVX2, "-mavxvnni"]], ["/arch:AVX2"],
+    ),
+    "avx512vbmi": (
+        "_mm512_permutex2var_epi8(_mm512_setzero_si512(), _mm512_setzero_si512(),"
+        " _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_setzero_si512(),"
+        " _mm512_setzero_si512()))",
+        [[*AVX2, *AVX512, "-mavx512vbmi"]], ["/arch:AVX512"],
     ),
     "avx512vnni": (
         "_mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_setzero_si512(),"

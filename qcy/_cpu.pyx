@@ -36,6 +36,7 @@ _NEEDS = {
     "avx2": QCY_CPU_AVX2,
     "avxvnni": QCY_CPU_AVXVNNI,
     "avx512vnni": QCY_CPU_AVX512VNNI,
+    "avx512vbmi": QCY_CPU_AVX512VNNI | QCY_CPU_AVX512VBMI,
     "dotprod": QCY_CPU_DOTPROD,
     "i8mm": QCY_CPU_I8MM,
 }

@@ -9,5 +9,5 @@ cdef void parallel_for(
 
 
 # Borrow threads from the process's budget, waiting while all are lent; and give them back.
-cdef long borrow(object n_threads) except -1
+cdef long borrow(object n_threads, long most) except -1
 cdef int give_back(long taken) except -1

@@ -185,8 +185,12 @@ cdef long _take(long wanted) noexcept:
             return n
 
 
-cdef long borrow(object n_threads) except -1:
-    cdef long wanted = effective_n_threads(n_threads), taken = _take(wanted)
+cdef long borrow(object n_threads, long most) except -1:
+    """Borrow the threads that a call may use, but not more than `most`, which it gains from."""
+    cdef long wanted = 1, taken
+    if most > 1 or n_threads is not None:
+        wanted = min(<long> effective_n_threads(n_threads), most)
+    taken = _take(wanted)
     if taken == 0:
         with _turn:
             qcy_atomic_add(&_n_waiting, 1)
@@ -222,7 +226,7 @@ cdef class borrowed:
         self.wanted = n_threads
 
     def __enter__(self):
-        self.taken = borrow(self.wanted)
+        self.taken = borrow(self.wanted, 2147483647)
         return self.taken
 
     def __exit__(self, *exception):

@@ -78,7 +78,7 @@ def test_defect_4_column_sums_are_computed_once_per_pack(kernels, monkeypatch):
         gemm_nn_q8(a, packed, a_scale=1, out_scale=1, a_zero_point=2)
     assert "pack" not in calls
     assert calls.count("fold") == 1         # the rest is cached for the same zero point and scales
-    assert calls.count("gemm_codes") == 5
+    assert calls.count("product") == 5
 
 
 def test_defect_4_row_sums_are_computed_once_per_row():

@@ -15,7 +15,9 @@ from types import ModuleType
 from qcy import _cpu
 
 #: Every variant that can exist, fastest first.
-VARIANTS = ("avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "baseline", "portable")
+VARIANTS = (
+    "avx512vbmi", "avx512vnni", "avxvnni", "avx2", "i8mm", "dotprod", "baseline", "portable",
+)
 
 
 @dataclass(frozen=True, repr=False)

@@ -5,6 +5,8 @@ flipping the top bit, and shift the zero point with it.
 """
 from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t, uint32_t
 
+from qcy._product cimport product_t
+
 cdef extern from "microkernel.h":
     enum:
         QCY_LANES
@@ -17,11 +19,15 @@ cdef extern from "microkernel.h":
     ctypedef struct qcy_tile:
         Py_ssize_t n_taps
         Py_ssize_t depth
+        const uint8_t* blank
         const int8_t* panel
         const int32_t* offset
-        const int32_t* b_zero
-        const int32_t* row_sums
+        const int32_t* row_weight
+        const int32_t* row_term
         const float* multiplier
+        const float* row_scale
+        const float* bias
+        const uint8_t* table
         void* out
         Py_ssize_t stride
         Py_ssize_t n_columns
@@ -29,105 +35,131 @@ cdef extern from "microkernel.h":
         uint8_t low
         uint8_t high
         uint8_t flip
-    ctypedef void (*qcy_tile_function)(const uint8_t** rows, const qcy_tile* tile) noexcept nogil
+        uint8_t is_wild
+    ctypedef void (*qcy_tile_function)(const uint8_t** taps, const qcy_tile* tile) noexcept nogil
     qcy_tile_function qcy_tile_for(int vectors, Py_ssize_t n_rows, int* height) noexcept nogil
 
+cdef enum:
+    # A multiple of the height of every tile, so that blocks of rows end where tiles do.
+    WHOLE_TILES = 24
+    # Bytes of one number of the left operand, as tiles read it.
+    LEFT_BYTES = 4 // QCY_GROUP
 
-# The right operand and the output: what is the same for every row of a product.
-cdef struct product_t:
-    const int8_t* panels
-    Py_ssize_t depth            # rows of the right operand
-    Py_ssize_t n_cols
-    const int32_t* offset       # (n_cols, padded) bias and zero points, folded
-    const int32_t* b_zero       # (n_cols, padded) minus the zero points, or NULL for zeros
-    const float* multiplier     # (n_cols, padded), or NULL: the output is then int32
-    int zero_point              # of the output, as uint8
-    uint8_t low                 # clamp of the output, as uint8
-    uint8_t high
-    uint8_t flip                # 0x80 turns uint8 output into int8
+
+# Some rows of the left operand: evenly spaced, or each tap of each row by itself.
+cdef struct rows_t:
+    const uint8_t* first
+    Py_ssize_t stride           # bytes
+    const uint8_t** taps        # row after row; or NULL
+    const uint8_t* blank        # a tap that lies here adds nothing; or NULL
+    const int32_t* term         # one for each row, with product_t.row_weight
+    const float* scale          # one for each row, with product_t.bias
+    Py_ssize_t n
 
 
 cdef inline Py_ssize_t padded_depth(Py_ssize_t depth) noexcept nogil:
     return (depth + QCY_GROUP - 1) // QCY_GROUP * QCY_GROUP
 
 
-cdef inline Py_ssize_t wide_size(Py_ssize_t n_rows, Py_ssize_t depth) noexcept nogil:
-    """Return the 16-bit numbers that `multiply_rows` needs room for: none where bytes multiply."""
-    return n_rows * padded_depth(depth) if QCY_GROUP == 2 else 0
-
-
-cdef inline void widen(const uint8_t* row, Py_ssize_t depth, int16_t* wide) noexcept nogil:
-    cdef Py_ssize_t k
-    for k in range(depth):
-        wide[k] = row[k]
-    for k in range(depth, padded_depth(depth)):
-        wide[k] = 0
+cdef inline Py_ssize_t padded_columns(Py_ssize_t n_cols) noexcept nogil:
+    return (n_cols + QCY_LANES - 1) // QCY_LANES * QCY_LANES
 
 
 cdef inline Py_ssize_t n_panels(Py_ssize_t n_cols) noexcept nogil:
     return (n_cols + QCY_PANEL - 1) // QCY_PANEL
 
 
+cdef inline Py_ssize_t out_bytes(const product_t* product) noexcept nogil:
+    """Return the bytes of one number of the output."""
+    return 1 if product.multiplier != NULL and product.bias == NULL else 4
+
+
 cdef inline int32_t row_sum(const uint8_t* row, Py_ssize_t depth) noexcept nogil:
+    """Sum numbers as tiles read them: bytes, or 16-bit numbers."""
     cdef Py_ssize_t k
     cdef uint32_t total = 0             # may wrap, as equation (7) says
-    for k in range(depth):
-        total += row[k]
+    cdef const int16_t* wide = <const int16_t*> row
+    if LEFT_BYTES == 1:
+        for k in range(depth):
+            total += row[k]
+    else:
+        for k in range(depth):
+            total += <uint32_t> wide[k]
     return <int32_t> total
+
+
+cdef inline void copy_left(
+    const uint8_t* codes, Py_ssize_t n, uint8_t flip, uint8_t* left
+) noexcept nogil:
+    """Write codes as tiles read them: uint8, and widened where bytes do not multiply."""
+    cdef Py_ssize_t k
+    cdef int16_t* wide = <int16_t*> left
+    if LEFT_BYTES == 1:
+        for k in range(n):
+            left[k] = codes[k] ^ flip
+    else:
+        for k in range(n):
+            wide[k] = codes[k] ^ flip
 
 
 cdef inline void multiply_rows(
     const product_t* product,
-    const uint8_t* a,               # first row of A
-    Py_ssize_t a_stride,
-    const int32_t* row_sums,        # of these rows; NULL if product.b_zero is
-    Py_ssize_t n_rows,
+    const rows_t* rows,
     Py_ssize_t first_panel,
     Py_ssize_t last_panel,
-    int16_t* wide,                  # scratch of `wide_size`
     uint8_t* out,                   # first row of the output, column 0
     Py_ssize_t out_stride,          # elements
 ) noexcept nogil:
     """Multiply some rows by some panels: panel by panel, so that each is read from memory once."""
-    cdef Py_ssize_t panel, i, r, column, width = 4 if product.multiplier == NULL else 1
-    cdef Py_ssize_t panel_bytes = padded_depth(product.depth) * QCY_PANEL
+    cdef Py_ssize_t panel, i, r, column, width = out_bytes(product)
+    cdef Py_ssize_t panel_bytes = (
+        product.n_taps * padded_depth(product.depth) * QCY_PANEL
+    )
     cdef int height = 0, vectors
-    cdef const uint8_t* rows[QCY_ROWS_MAX]
+    cdef const uint8_t* even[QCY_ROWS_MAX]
+    cdef const uint8_t** taps
     cdef qcy_tile_function multiply
     cdef qcy_tile tile
-    tile.n_taps = 1
-    tile.depth = product.depth
-    if QCY_GROUP == 2:
-        for i in range(n_rows):
-            widen(a + i * a_stride, product.depth, wide + i * padded_depth(product.depth))
-        a = <const uint8_t*> wide
-        a_stride = 2 * padded_depth(product.depth)
-        tile.depth = a_stride
-    tile.row_sums = NULL
-    tile.b_zero = NULL
+    tile.n_taps = product.n_taps
+    tile.depth = product.depth * LEFT_BYTES
+    tile.blank = rows.blank
+    tile.row_term = NULL
+    tile.row_scale = NULL
+    tile.row_weight = NULL
     tile.multiplier = NULL
+    tile.bias = NULL
+    tile.table = product.table
     tile.stride = out_stride
     tile.zero_point = product.zero_point
     tile.low = product.low
     tile.high = product.high
     tile.flip = product.flip
+    tile.is_wild = product.is_wild
     for panel in range(first_panel, last_panel):
         column = panel * QCY_PANEL
         tile.panel = product.panels + panel * panel_bytes
         tile.offset = product.offset + column
-        if product.b_zero != NULL:
-            tile.b_zero = product.b_zero + column
+        if product.row_weight != NULL:
+            tile.row_weight = product.row_weight + column
         if product.multiplier != NULL:
             tile.multiplier = product.multiplier + column
+        if product.bias != NULL:
+            tile.bias = product.bias + column
         tile.n_columns = min(QCY_PANEL, product.n_cols - column)
         vectors = <int> ((tile.n_columns + QCY_LANES - 1) // QCY_LANES)
         i = 0
-        while i < n_rows:
-            multiply = qcy_tile_for(vectors, n_rows - i, &height)
-            for r in range(height):
-                rows[r] = a + (i + r) * a_stride
-            if row_sums != NULL:
-                tile.row_sums = row_sums + i
+        while i < rows.n:
+            multiply = qcy_tile_for(vectors, rows.n - i, &height)
+            if rows.taps != NULL:
+                taps = rows.taps + i * product.n_taps
+            else:
+                taps = even
+                for r in range(height):
+                    even[r] = rows.first + (i + r) * rows.stride
+            if rows.term != NULL:
+                tile.row_term = rows.term + i
+            if rows.scale != NULL:
+                tile.row_scale = rows.scale + i
             tile.out = out + (i * out_stride + column) * width
-            multiply(rows, &tile)
+            multiply(taps, &tile)
             i += height

@@ -1,238 +1,355 @@
-"""Convolution of codes, channels last: products by tiles over blocks of gathered windows.
+"""Convolution of codes, channels last: products by tiles that read the image where it lies.
 
 Design
 ------
-a. A block of output pixels is gathered into a matrix (im2col) that stays in the cache, one row per
-   pixel: kernel rows, then kernel columns, then channels. Outside the image it is filled with the
-   zero point, equation (13). The block is multiplied at once by every panel of weights.
-b. Groups take turns on one block. Depthwise convolution has a loop of its own: depthwise.pyx.
+a. A tile of the product takes its rows tap by tap, through pointers. So a convolution needs no
+   matrix of windows: DIRECT, each kernel cell is a tap, and its pointer leads into the image, or,
+   outside of it, to a cell of codes that stand for 0.0, equation (13).
+b. Where codes must be made uint8, or 16 bits wide, or where few channels would make short taps,
+   the rows of the image under some output rows are copied first, with a border: PADDED. A tap is
+   then a whole kernel row, which lies in one piece.
+c. GATHERED is the general way: the window of each output pixel is copied into a row of a matrix.
+d. Groups take turns. Depthwise convolution has a loop of its own: depthwise.pyx.
 """
-from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.stdint cimport int16_t, int32_t, uint8_t
+from libc.string cimport memset
 
 from qcy._kernels._tile cimport (
-    QCY_LANES, multiply_rows, n_panels, padded_depth, product_t, row_sum, wide_size,
+    LEFT_BYTES, WHOLE_TILES, copy_left, multiply_rows, n_panels, out_bytes,
+    padded_columns, padded_depth, row_sum, rows_t,
 )
-from qcy._kernels._window cimport input_column, input_row, window_from, window_t
+from qcy._kernels._window cimport (
+    cells_t, find_cells, input_column, input_row, point_at_cells, window_from, window_t,
+)
+from qcy._product cimport Product, product_t
+from qcy._step cimport SCRATCH, Step, at, new_step, place_of, place_t
 from qcy._threads cimport parallel_for
 
 cdef enum:
-    BLOCK_BYTES = 65536         # of gathered windows, which tiles read again for every panel
+    DIRECT
+    PADDED
+    GATHERED
+    BLOCK_BYTES = 131072        # of images or windows that a task copies, or reads, at a time
+    MOST_PIXELS = 120           # of a DIRECT block: their pointers stay in the first-level cache
+    FEW_CHANNELS = 32           # up to here a tap of one cell is too short
     FEWEST_PRODUCTS = 1048576   # below it, waking threads costs more than they save
 
 
 cdef struct conv_t:
     window_t window
     product_t product           # of the first group
-    const uint8_t* x
-    uint8_t fill                # the code that stands for 0.0
+    place_t x
+    place_t out
+    cells_t cells               # of DIRECT
+    int mode
+    uint8_t flip                # 0x80: images are int8
+    uint8_t fill                # the code that stands for 0.0, as uint8
+    Py_ssize_t n_images
     Py_ssize_t n_groups
-    Py_ssize_t n_pixels         # of the output, over all images
-    Py_ssize_t pixels_per_task
-    uint8_t* scratch            # one block per worker
-    int32_t* row_sums           # one block per worker, or NULL
-    int16_t* wide               # scratch per worker
-    Py_ssize_t wide_size
-    uint8_t* out
+    Py_ssize_t depth            # channels of a group
+    Py_ssize_t row_depth        # numbers of a kernel row of one group, filled up
+    # What one run adds:
+    uint8_t** memories
+    Py_ssize_t pixels_per_task  # whole output rows, unless DIRECT
+    Py_ssize_t tasks_per_image
+    Py_ssize_t panels_per_task
+    Py_ssize_t n_panel_tasks
+    Py_ssize_t scratch_per_thread
 
 
-cdef inline void _copy(uint8_t* target, const uint8_t* source, Py_ssize_t n) noexcept nogil:
-    """Copy bytes; a few of them by moves of a fixed size that may overlap, without a call."""
-    if n > 32:
-        memcpy(target, source, n)
-    elif n >= 16:
-        memcpy(target, source, 16)
-        memcpy(target + n - 16, source + n - 16, 16)
-    elif n >= 8:
-        memcpy(target, source, 8)
-        memcpy(target + n - 8, source + n - 8, 8)
-    elif n >= 4:
-        memcpy(target, source, 4)
-        memcpy(target + n - 4, source + n - 4, 4)
-    elif n > 0:
-        target[0] = source[0]
-        target[n >> 1] = source[n >> 1]
-        target[n - 1] = source[n - 1]
+cdef inline Py_ssize_t _padded_width(const window_t* w) noexcept nogil:
+    """Return the columns of a PADDED row."""
+    return (w.out_width - 1) * w.stride_width + w.kernel_width
+
+
+cdef inline Py_ssize_t _padded_rows(const window_t* w, Py_ssize_t out_rows) noexcept nogil:
+    """Return the image rows under some output rows."""
+    return (out_rows - 1) * w.stride_height + (w.kernel_height - 1) * w.dilation_height + 1
+
+
+cdef inline Py_ssize_t _up(Py_ssize_t size) noexcept nogil:
+    return (size + 63) // 64 * 64
+
+
+cdef Py_ssize_t _copy_bytes(const conv_t* conv, Py_ssize_t n_pixels) noexcept nogil:
+    """Return the bytes that are copied for some output pixels."""
+    cdef const window_t* w = &conv.window
+    if conv.mode == PADDED:
+        return LEFT_BYTES * (
+            _padded_rows(w, n_pixels // w.out_width) * _padded_width(w) * w.channels
+        )
+    if conv.mode == GATHERED:
+        return LEFT_BYTES * n_pixels * w.kernel_height * conv.row_depth
+    return 0
+
+
+cdef Py_ssize_t _scratch(const conv_t* conv, Py_ssize_t n_pixels) noexcept nogil:
+    """Return the bytes that a thread needs: pointers, a term for each row, and copies."""
+    cdef Py_ssize_t size = _up(n_pixels * conv.product.n_taps * sizeof(void*))
+    if conv.product.row_weight != NULL:
+        size += _up(4 * n_pixels)
+    # Tiles read whole words past the last kernel row of a copy.
+    return size + _up(_copy_bytes(conv, n_pixels) + 64)
+
+
+# ---------------------------------------------------------------------------------------- copies
+
+cdef void _fill_left(uint8_t* left, uint8_t code, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef int16_t* wide = <int16_t*> left
+    if LEFT_BYTES == 1:
+        memset(left, code, n)
+    else:
+        for i in range(n):
+            wide[i] = code
+
+
+cdef void _copy_padded(
+    const conv_t* conv, const uint8_t* image, Py_ssize_t first_row, Py_ssize_t n_rows,
+    uint8_t* left,
+) noexcept nogil:
+    """Copy image rows, with a border; `first_row` may lie above the image."""
+    cdef const window_t* w = &conv.window
+    cdef Py_ssize_t width = _padded_width(w), row, y
+    cdef Py_ssize_t before = min(w.pad_left, width)
+    cdef Py_ssize_t inside = max(0, min(w.width, width - before))
+    cdef Py_ssize_t after = width - before - inside
+    for row in range(n_rows):
+        y = first_row + row
+        if y < 0 or y >= w.height:
+            _fill_left(left, conv.fill, width * w.channels)
+        else:
+            _fill_left(left, conv.fill, before * w.channels)
+            copy_left(
+                image + y * w.width * w.channels, inside * w.channels, conv.flip,
+                left + before * w.channels * LEFT_BYTES,
+            )
+            _fill_left(
+                left + (before + inside) * w.channels * LEFT_BYTES, conv.fill, after * w.channels
+            )
+        left += width * w.channels * LEFT_BYTES
 
 
 cdef void _gather(
-    const conv_t* conv, Py_ssize_t pixel, Py_ssize_t group, uint8_t* row
+    const conv_t* conv, const uint8_t* image, Py_ssize_t pixel, Py_ssize_t group, uint8_t* left
 ) noexcept nogil:
     """Write the window of one output pixel, for one group of channels."""
     cdef const window_t* w = &conv.window
-    cdef Py_ssize_t depth = w.channels // conv.n_groups
-    cdef Py_ssize_t out_column = pixel % w.out_width
-    cdef Py_ssize_t out_row = pixel // w.out_width % w.out_height
-    cdef Py_ssize_t image = pixel // w.out_width // w.out_height
-    cdef Py_ssize_t left = out_column * w.stride_width - w.pad_left
-    cdef Py_ssize_t first = max(0, -left), last = min(w.kernel_width, w.width - left)
-    cdef Py_ssize_t tap, y, x, column
-    cdef bint is_run = conv.n_groups == 1 and w.dilation_width == 1 and first < last
-    cdef const uint8_t* source
+    cdef Py_ssize_t tap, x, row, column
+    cdef Py_ssize_t rest = conv.row_depth - w.kernel_width * conv.depth
     for tap in range(w.kernel_height):
-        y = input_row(w, out_row, tap)
-        source = conv.x + (image * w.height + y) * w.width * w.channels
-        if y < 0:
-            memset(row, conv.fill, w.kernel_width * depth)
-        elif is_run:                # the whole kernel row is one run of bytes
-            if first > 0:
-                memset(row, conv.fill, first * depth)
-            _copy(row + first * depth, source + (left + first) * depth, (last - first) * depth)
-            if last < w.kernel_width:
-                memset(row + last * depth, conv.fill, (w.kernel_width - last) * depth)
+        row = input_row(w, pixel // w.out_width, tap)
+        for x in range(w.kernel_width):
+            column = input_column(w, pixel % w.out_width, x)
+            if row < 0 or column < 0:
+                _fill_left(left, conv.fill, conv.depth)
+            else:
+                copy_left(
+                    image + (row * w.width + column) * w.channels + group * conv.depth,
+                    conv.depth, conv.flip, left,
+                )
+            left += conv.depth * LEFT_BYTES
+        _fill_left(left, 0, rest)
+        left += rest * LEFT_BYTES
+
+
+# ----------------------------------------------------------------------------------------- tasks
+
+cdef void _point(
+    const conv_t* conv, const uint8_t* source, Py_ssize_t first, Py_ssize_t n, Py_ssize_t group,
+    const uint8_t** taps,
+) noexcept nogil:
+    """Write the pointers to the taps of some pixels: into the image, or into a copy."""
+    cdef const window_t* w = &conv.window
+    cdef Py_ssize_t n_taps = conv.product.n_taps, i, tap
+    cdef Py_ssize_t row = first // w.out_width, column = first % w.out_width
+    cdef Py_ssize_t cell = w.channels * LEFT_BYTES, line = _padded_width(w) * cell, y = 0
+    for i in range(n):
+        if conv.mode == DIRECT:
+            point_at_cells(w, &conv.cells, source + group * conv.depth, row, column, taps)
+        elif conv.mode == PADDED:
+            for tap in range(n_taps):
+                taps[tap] = (
+                    source + (y * w.stride_height + tap * w.dilation_height) * line
+                    + column * w.stride_width * cell
+                )
         else:
-            for x in range(w.kernel_width):
-                column = input_column(w, out_column, x)
-                if column < 0:
-                    memset(row + x * depth, conv.fill, depth)
-                else:
-                    _copy(
-                        row + x * depth, source + column * w.channels + group * depth, depth
-                    )
-        row += w.kernel_width * depth
+            taps[0] = source + i * w.kernel_height * conv.row_depth * LEFT_BYTES
+        taps += n_taps
+        column += 1
+        if column == w.out_width:
+            column = 0
+            row += 1
+            y += 1
+
+
+cdef void _sum_rows(
+    const conv_t* conv, const uint8_t** taps, Py_ssize_t n, int32_t* term
+) noexcept nogil:
+    """Sum what the tiles will read, less what only fills up."""
+    cdef const window_t* w = &conv.window
+    cdef Py_ssize_t i, tap, depth = conv.depth, n_taps = conv.product.n_taps
+    if conv.mode == PADDED:
+        depth *= w.kernel_width
+    elif conv.mode == GATHERED:
+        depth = conv.product.depth          # filled up with zeros
+    for i in range(n):
+        term[i] = 0
+        for tap in range(n_taps):
+            # May wrap, as equation (7) says.
+            term[i] = <int32_t> (
+                <unsigned int> term[i] + <unsigned int> row_sum(taps[i * n_taps + tap], depth)
+            )
 
 
 cdef void _conv_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
     cdef const conv_t* conv = <const conv_t*> args
-    cdef Py_ssize_t first = index * conv.pixels_per_task, i, group
-    cdef Py_ssize_t n_rows = min(conv.n_pixels - first, conv.pixels_per_task)
-    cdef Py_ssize_t depth = conv.product.depth, n_cols = conv.product.n_cols
-    cdef Py_ssize_t width = 4 if conv.product.multiplier == NULL else 1
-    cdef Py_ssize_t padded = (n_cols + QCY_LANES - 1) // QCY_LANES * QCY_LANES
-    cdef uint8_t* block = conv.scratch + worker * conv.pixels_per_task * depth
-    cdef int32_t* row_sums = NULL
-    cdef product_t product = conv.product
-    if conv.row_sums != NULL:
-        row_sums = conv.row_sums + worker * conv.pixels_per_task
+    cdef const window_t* w = &conv.window
+    cdef Py_ssize_t n_pixels = w.out_height * w.out_width, n_cols = conv.product.n_cols
+    cdef Py_ssize_t first_panel = index % conv.n_panel_tasks * conv.panels_per_task
+    cdef Py_ssize_t last_panel = min(n_panels(n_cols), first_panel + conv.panels_per_task)
+    cdef Py_ssize_t block = index // conv.n_panel_tasks
+    cdef Py_ssize_t image = block // conv.tasks_per_image
+    cdef Py_ssize_t first = block % conv.tasks_per_image * conv.pixels_per_task
+    cdef Py_ssize_t width = out_bytes(&conv.product), padded = padded_columns(n_cols), group, i
+    cdef uint8_t* scratch = conv.memories[SCRATCH] + worker * conv.scratch_per_thread
+    cdef const uint8_t** taps = <const uint8_t**> scratch
+    cdef const uint8_t* x = (
+        <const uint8_t*> at(conv.x, conv.memories) + image * w.height * w.width * w.channels
+    )
+    cdef uint8_t* out = <uint8_t*> at(conv.out, conv.memories)
+    cdef int32_t* term
+    cdef uint8_t* copy
+    cdef const uint8_t* source = x
+    cdef product_t product
+    cdef rows_t rows
+    scratch += _up(conv.pixels_per_task * conv.product.n_taps * sizeof(void*))
+    term = <int32_t*> scratch
+    copy = scratch if conv.product.row_weight == NULL else scratch + _up(4 * conv.pixels_per_task)
+    rows.n = min(conv.pixels_per_task, n_pixels - first)
+    rows.taps = taps
+    rows.first = NULL
+    rows.stride = 0
+    rows.term = NULL
+    rows.scale = NULL
+    # A tap wholly outside the image adds nothing where 0.0 is code 0.
+    rows.blank = conv.cells.outside if conv.mode == DIRECT and conv.fill == 0 else NULL
+    out += (image * n_pixels + first) * conv.n_groups * n_cols * width
+    if conv.mode != DIRECT:
+        source = copy
+    if conv.mode == PADDED:
+        _copy_padded(
+            conv, x, first // w.out_width * w.stride_height - w.pad_top,
+            _padded_rows(w, rows.n // w.out_width), copy,
+        )
     for group in range(conv.n_groups):
-        for i in range(n_rows):
-            _gather(conv, first + i, group, block + i * depth)
-        if row_sums != NULL:
-            for i in range(n_rows):
-                row_sums[i] = row_sum(block + i * depth, depth)
-        product.panels = conv.product.panels + group * padded * padded_depth(depth)
-        product.offset = conv.product.offset + group * padded
-        if conv.product.b_zero != NULL:
-            product.b_zero = conv.product.b_zero + group * padded
-        if conv.product.multiplier != NULL:
-            product.multiplier = conv.product.multiplier + group * padded
+        product = conv.product
+        product.panels += group * padded * product.n_taps * padded_depth(product.depth)
+        product.offset += group * padded
+        if product.multiplier != NULL:
+            product.multiplier += group * padded
+        if conv.mode == GATHERED:
+            for i in range(rows.n):
+                _gather(
+                    conv, x, first + i, group,
+                    copy + i * w.kernel_height * conv.row_depth * LEFT_BYTES,
+                )
+        if group == 0 or conv.mode == DIRECT:
+            _point(conv, source, first, rows.n, group, taps)
+        if product.row_weight != NULL:
+            product.row_weight += group * padded
+            _sum_rows(conv, taps, rows.n, term)
+            rows.term = term
         multiply_rows(
-            &product, block, depth, row_sums, n_rows, 0, n_panels(n_cols),
-            conv.wide + worker * conv.wide_size,
-            conv.out + (first * conv.n_groups + group) * n_cols * width,
+            &product, &rows, first_panel, last_panel, out + group * n_cols * width,
             n_cols * conv.n_groups,
         )
 
 
-cdef int _conv(conv_t* conv, int n_threads) except -1:
-    """Cut the output into blocks of pixels, and run them."""
-    cdef Py_ssize_t depth = max(conv.product.depth, 1)
-    cdef double products = <double> conv.n_pixels * depth * conv.product.n_cols * conv.n_groups
-    if products < FEWEST_PRODUCTS:
-        n_threads = 1
-    conv.pixels_per_task = max(24, BLOCK_BYTES // depth // 24 * 24)
+cdef void _cut(conv_t* conv, int n_threads) noexcept nogil:
+    """Cut the output into tasks: blocks of pixels of one image, and panels if those are few."""
+    cdef const window_t* w = &conv.window
+    cdef Py_ssize_t n_pixels = w.out_height * w.out_width, unit = WHOLE_TILES, most, wanted
+    cdef Py_ssize_t panels = max(1, n_panels(conv.product.n_cols))
+    if conv.mode == DIRECT:
+        most = MOST_PIXELS
+    else:
+        if conv.mode == PADDED:
+            unit = w.out_width
+        most = max(1, min(BLOCK_BYTES // max(_copy_bytes(conv, unit), 1), 4 * MOST_PIXELS // unit))
+        most *= unit
     if n_threads > 1:               # enough blocks that threads end together
-        conv.pixels_per_task = min(
-            conv.pixels_per_task, (conv.n_pixels // (n_threads * 4) + 23) // 24 * 24
-        )
-    conv.pixels_per_task = max(1, min(conv.pixels_per_task, conv.n_pixels))
-    conv.row_sums = NULL
-    conv.scratch = <uint8_t*> malloc(n_threads * conv.pixels_per_task * depth)
-    conv.wide_size = wide_size(conv.pixels_per_task, depth)
-    conv.wide = <int16_t*> malloc(max(1, n_threads * conv.wide_size) * sizeof(int16_t))
-    if conv.product.b_zero != NULL:
-        conv.row_sums = <int32_t*> malloc(n_threads * conv.pixels_per_task * sizeof(int32_t))
-    if conv.scratch == NULL or conv.wide == NULL or (
-        conv.product.b_zero != NULL and conv.row_sums == NULL
-    ):
-        free(conv.scratch)
-        free(conv.wide)
-        free(conv.row_sums)
-        raise MemoryError("no room for the gathered windows of a convolution")
-    with nogil:
-        parallel_for(
-            _conv_task, conv, (conv.n_pixels + conv.pixels_per_task - 1) // conv.pixels_per_task,
-            n_threads,
-        )
-    free(conv.scratch)
-    free(conv.wide)
-    free(conv.row_sums)
+        wanted = conv.n_images * n_pixels // (n_threads * 4)
+        most = min(most, max(unit, wanted // unit * unit))
+    conv.pixels_per_task = min(most, n_pixels)
+    conv.tasks_per_image = (n_pixels + conv.pixels_per_task - 1) // conv.pixels_per_task
+    conv.panels_per_task = panels
+    if n_threads > 1 and conv.n_images * conv.tasks_per_image < 2 * n_threads:
+        conv.panels_per_task = max(1, panels // (2 * n_threads))
+    conv.n_panel_tasks = (panels + conv.panels_per_task - 1) // conv.panels_per_task
+    conv.scratch_per_thread = _scratch(conv, conv.pixels_per_task)
+
+
+cdef long _run_conv(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef conv_t conv = (<const conv_t*> args)[0]
+    if conv.n_images == 0 or conv.product.n_cols == 0:
+        return 0
+    conv.memories = memories
+    _cut(&conv, n_threads)
+    parallel_for(
+        _conv_task, &conv, conv.n_images * conv.tasks_per_image * conv.n_panel_tasks, n_threads
+    )
     return 0
 
 
-def conv_acc(
-    const uint8_t[:, :, :, ::1] x,      # (B, H, W, C)
+def convolution(
+    object x,                       # (B, H, W, C) codes
+    Py_ssize_t n_images,
     tuple window,
-    uint8_t fill,
+    uint8_t flip,                   # 0x80: x is int8
+    uint8_t fill,                   # the code that stands for 0.0, as uint8
     Py_ssize_t n_groups,
-    const int8_t[::1] panels,           # of one group after another
-    const int32_t[::1] offset,          # (groups, N, padded), from `gemm.fold`
-    const int32_t[::1] minus_b_zero,    # the same, or None if all are 0
-    int32_t[:, ::1] acc,                # (pixels, groups * N), overwritten
-    int n_threads,
+    Product right not None,         # of one group after another
+    object out,                     # (B, OH, OW, groups * N), of a kind that follows from `right`
 ):
+    """Return the step of a convolution."""
     cdef conv_t conv
-    if acc.shape[0] == 0 or acc.shape[1] == 0:
-        return
-    _set_input(&conv, x, window, fill, n_groups, panels, offset, minus_b_zero)
-    conv.n_pixels = acc.shape[0]
-    conv.product.n_cols = acc.shape[1] // n_groups
-    conv.product.multiplier = NULL
-    conv.product.zero_point = 0
-    conv.product.low = conv.product.high = conv.product.flip = 0
-    conv.out = <uint8_t*> &acc[0, 0]
-    _conv(&conv, n_threads)
-
-
-def conv_codes(
-    const uint8_t[:, :, :, ::1] x,      # (B, H, W, C)
-    tuple window,
-    uint8_t fill,
-    Py_ssize_t n_groups,
-    const int8_t[::1] panels,           # of one group after another
-    const int32_t[::1] offset,          # (groups, N, padded), from `gemm.fold`
-    const int32_t[::1] minus_b_zero,    # the same, or None if all are 0
-    const float[::1] multiplier,        # the same
-    int zero_point,                     # of the output, as uint8
-    uint8_t low,                        # clamp of the output, as uint8
-    uint8_t high,
-    uint8_t flip,                       # 0x80 makes the output int8
-    uint8_t[:, ::1] codes,              # (pixels, groups * N), overwritten
-    int n_threads,
-):
-    cdef conv_t conv
-    if codes.shape[0] == 0 or codes.shape[1] == 0:
-        return
-    _set_input(&conv, x, window, fill, n_groups, panels, offset, minus_b_zero)
-    conv.n_pixels = codes.shape[0]
-    conv.product.n_cols = codes.shape[1] // n_groups
-    conv.product.multiplier = &multiplier[0]
-    conv.product.zero_point = zero_point
-    conv.product.low = low
-    conv.product.high = high
-    conv.product.flip = flip
-    conv.out = &codes[0, 0]
-    _conv(&conv, n_threads)
-
-
-cdef void _set_input(
-    conv_t* conv,
-    const uint8_t[:, :, :, ::1] x,
-    tuple window,
-    uint8_t fill,
-    Py_ssize_t n_groups,
-    const int8_t[::1] panels,
-    const int32_t[::1] offset,
-    const int32_t[::1] minus_b_zero,
-):
+    cdef Step step
+    cdef list owners = [right]
+    cdef const window_t* w = &conv.window
+    cdef double products
+    memset(&conv, 0, sizeof(conv))
     conv.window = window_from(window)
-    conv.x = &x[0, 0, 0, 0] if x.size else NULL
+    conv.product = right.bound
+    conv.x = place_of(x, owners)
+    conv.out = place_of(out, owners)
+    conv.flip = flip
     conv.fill = fill
+    conv.n_images = n_images
     conv.n_groups = n_groups
-    conv.product.panels = &panels[0] if panels.shape[0] else NULL
-    conv.product.depth = (
-        conv.window.kernel_height * conv.window.kernel_width * (conv.window.channels // n_groups)
-    )
-    conv.product.offset = &offset[0]
-    conv.product.b_zero = NULL if minus_b_zero is None else &minus_b_zero[0]
+    conv.depth = w.channels // n_groups
+    conv.row_depth = padded_depth(w.kernel_width * conv.depth)
+    if LEFT_BYTES == 1 and flip == 0 and conv.depth % 4 == 0 and (
+        conv.depth > FEW_CHANNELS or n_groups > 1 or w.dilation_width > 1
+        or w.kernel_height * w.kernel_width == 1
+    ):
+        conv.mode = DIRECT
+        conv.product.n_taps = w.kernel_height * w.kernel_width
+        conv.product.depth = conv.depth
+        conv.cells = find_cells(w, fill, owners)
+    elif n_groups == 1 and w.dilation_width == 1:
+        conv.mode = PADDED
+        conv.product.n_taps = w.kernel_height
+        conv.product.depth = conv.row_depth
+    else:
+        conv.mode = GATHERED
+        conv.product.n_taps = 1
+        conv.product.depth = w.kernel_height * conv.row_depth
+    step = new_step(_run_conv, &conv, sizeof(conv), owners)
+    products = <double> n_images * w.out_height * w.out_width * w.kernel_height * w.kernel_width
+    products *= <double> conv.depth * conv.product.n_cols * n_groups
+    if products < FEWEST_PRODUCTS:
+        step.most_threads = 1
+    _cut(&conv, 1)              # no cut for more threads has larger blocks
+    step.scratch_per_thread = conv.scratch_per_thread
+    return step

@@ -1,134 +1,247 @@
 """Depthwise convolution of codes, channels last: each channel by itself, many side by side."""
-from libc.stdint cimport int8_t, int32_t, uint8_t
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t
+from libc.string cimport memset
 
-from qcy._kernels._window cimport input_column, input_row, window_from, window_t
+from qcy._kernels._tile cimport QCY_GROUP, QCY_LANES, QCY_LHS_ZERO
+from qcy._kernels._window cimport cells_t, find_cells, point_at_cells, window_from, window_t
 from qcy._rounding cimport round_code
+from qcy._step cimport SCRATCH, Step, at, new_step, place_of, place_t
 from qcy._threads cimport parallel_for
 
+cdef extern from "windows.h":
+    enum:
+        QCY_BLOCK
+    ctypedef struct qcy_output:
+        int zero_point
+        uint8_t low
+        uint8_t high
+        uint8_t flip
+        uint8_t is_wild
+    ctypedef struct qcy_depthwise:
+        Py_ssize_t n_channels
+        Py_ssize_t n_groups
+        const int8_t* weights
+        const int32_t* offset
+        const float* multiplier
+        uint8_t x_flip
+        qcy_output out
+    Py_ssize_t qcy_block_start(Py_ssize_t b, Py_ssize_t n_channels) noexcept nogil
+    Py_ssize_t qcy_n_blocks(Py_ssize_t n_channels) noexcept nogil
+    Py_ssize_t qcy_lane_channel(Py_ssize_t v, Py_ssize_t j) noexcept nogil
+    void qcy_depthwise_pixel(
+        const uint8_t** taps, const qcy_depthwise* d, void* out
+    ) noexcept nogil
+
 cdef enum:
-    CHANNELS = 64               # summed side by side
-    FEWEST_PRODUCTS = 131072    # below it, waking threads costs more than they save
+    FEWEST_PRODUCTS = 524288    # below it, waking threads costs more than they save
+
 
 cdef struct depthwise_t:
     window_t window
-    const uint8_t* x
+    cells_t cells
+    qcy_depthwise kernel
+    place_t x
+    place_t out
+    Py_ssize_t n_images
+    # Where weights have zero points, plain loops do the work:
     const int8_t* weights       # (taps, C)
-    const int32_t* bias         # (C,)
     const int32_t* w_zero       # (C,)
+    const int32_t* bias         # (C,)
     const float* multiplier     # (C,), or NULL: the output is then int32
-    int32_t x_zero
-    int32_t zero_point
-    float low                   # clamp of the output, less the zero point
-    float high
-    uint8_t flip
-    uint8_t* out
+    int32_t x_zero              # as uint8
+    bint is_plain
+    # What one run adds:
+    uint8_t** memories
+    Py_ssize_t scratch_per_thread
 
 
 cdef void _depthwise_row(const void* args, Py_ssize_t index, int worker) noexcept nogil:
     """Compute one row of output pixels."""
     cdef const depthwise_t* conv = <const depthwise_t*> args
     cdef const window_t* w = &conv.window
-    cdef Py_ssize_t out_row = index % w.out_height, image = index // w.out_height
-    cdef Py_ssize_t pixel, block, channel, n, i
-    cdef int32_t acc[CHANNELS]
+    cdef Py_ssize_t n_taps = w.kernel_height * w.kernel_width, i, pixel
+    cdef Py_ssize_t width = 4 if conv.kernel.multiplier == NULL else 1
+    cdef uint8_t* scratch = conv.memories[SCRATCH] + worker * conv.scratch_per_thread
+    cdef const uint8_t** taps = <const uint8_t**> scratch
+    cdef int32_t* acc = <int32_t*> (taps + 4 * conv.kernel.n_groups)
+    cdef uint8_t* out = <uint8_t*> at(conv.out, conv.memories)
+    cdef const uint8_t* image = <const uint8_t*> at(conv.x, conv.memories)
+    image += index // w.out_height * w.height * w.width * w.channels
+    out += index * w.out_width * w.channels * width
+    for i in range(n_taps, 4 * conv.kernel.n_groups):
+        taps[i] = conv.cells.outside
     for pixel in range(w.out_width):
-        for block in range((w.channels + CHANNELS - 1) // CHANNELS):
-            channel = block * CHANNELS
-            n = min(CHANNELS, w.channels - channel)
-            i = (index * w.out_width + pixel) * w.channels + channel
-            if conv.multiplier == NULL:
-                _depthwise_sums(
-                    conv, image, out_row, pixel, channel, n, <int32_t*> conv.out + i
-                )
-            else:
-                _depthwise_sums(conv, image, out_row, pixel, channel, n, acc)
-                _depthwise_codes(conv, acc, conv.multiplier + channel, n, conv.out + i)
+        point_at_cells(w, &conv.cells, image, index % w.out_height, pixel, taps)
+        if conv.is_plain:
+            _plain_pixel(conv, taps, acc, out)
+        else:
+            qcy_depthwise_pixel(taps, &conv.kernel, out)
+        out += w.channels * width
 
 
-cdef void _depthwise_sums(
-    const depthwise_t* conv,
-    Py_ssize_t image,
-    Py_ssize_t out_row,
-    Py_ssize_t out_column,
-    Py_ssize_t channel,
-    Py_ssize_t n,
-    int32_t* acc,
+cdef void _plain_pixel(
+    const depthwise_t* conv, const uint8_t** taps, int32_t* acc, uint8_t* out
 ) noexcept nogil:
-    cdef const window_t* w = &conv.window
-    cdef Py_ssize_t tap_row, tap_column, row, column, i
-    cdef const uint8_t* x
-    cdef const int8_t* weights
+    """Compute one pixel with weights that have zero points."""
+    cdef Py_ssize_t n = conv.window.channels, i, tap
+    cdef const qcy_output* o = &conv.kernel.out
+    cdef float low = <float> (o.low - o.zero_point), high = <float> (o.high - o.zero_point)
+    if conv.multiplier == NULL:
+        acc = <int32_t*> out
     for i in range(n):
-        acc[i] = conv.bias[channel + i]
-    for tap_row in range(w.kernel_height):
-        row = input_row(w, out_row, tap_row)
-        if row < 0:
-            continue                # outside, inputs are 0.0
-        for tap_column in range(w.kernel_width):
-            column = input_column(w, out_column, tap_column)
-            if column < 0:
-                continue
-            x = conv.x + ((image * w.height + row) * w.width + column) * w.channels + channel
-            weights = (
-                conv.weights + (tap_row * w.kernel_width + tap_column) * w.channels + channel
+        acc[i] = conv.bias[i]
+    for tap in range(conv.window.kernel_height * conv.window.kernel_width):
+        _add_products(
+            taps[tap], conv.weights + tap * n, conv.w_zero, conv.x_zero, conv.kernel.x_flip, n, acc
+        )
+    if conv.multiplier != NULL:
+        for i in range(n):
+            out[i] = o.flip ^ <uint8_t> round_code(
+                <float> acc[i] * conv.multiplier[i], low, high, o.zero_point
             )
-            _add_products(x, weights, conv.w_zero + channel, conv.x_zero, n, acc)
 
 
 cdef void _add_products(
-    const uint8_t* x, const int8_t* weights, const int32_t* w_zero, int32_t x_zero, Py_ssize_t n,
-    int32_t* acc,
+    const uint8_t* x, const int8_t* weights, const int32_t* w_zero, int32_t x_zero,
+    uint8_t flip, Py_ssize_t n, int32_t* acc,
 ) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
-        acc[i] += (<int32_t> x[i] - x_zero) * (<int32_t> weights[i] - w_zero[i])
+        acc[i] += (<int32_t> (x[i] ^ flip) - x_zero) * (<int32_t> weights[i] - w_zero[i])
 
 
-cdef void _depthwise_codes(
-    const depthwise_t* conv, const int32_t* acc, const float* multiplier, Py_ssize_t n,
-    uint8_t* codes,
-) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        codes[i] = conv.flip ^ <uint8_t> round_code(
-            <float> acc[i] * multiplier[i], conv.low, conv.high, conv.zero_point
-        )
+cdef long _run_depthwise(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef depthwise_t conv = (<const depthwise_t*> args)[0]
+    if conv.window.channels == 0:
+        return 0
+    conv.memories = memories
+    conv.scratch_per_thread = _scratch(&conv)
+    parallel_for(_depthwise_row, &conv, conv.n_images * conv.window.out_height, n_threads)
+    return 0
+
+
+cdef Py_ssize_t _scratch(const depthwise_t* conv) noexcept nogil:
+    cdef Py_ssize_t size = 4 * conv.kernel.n_groups * sizeof(void*)
+    if conv.is_plain:
+        size += 4 * conv.window.channels
+    return (size + 63) // 64 * 64
+
+
+def packed_size(Py_ssize_t n_channels, Py_ssize_t n_taps):
+    """Return the lengths of what `pack` writes: weights, and one number for each channel."""
+    cdef Py_ssize_t n = qcy_n_blocks(n_channels) * QCY_BLOCK
+    return n * 4 * ((n_taps + 3) // 4), n
+
+
+def pack(
+    const int8_t[:, ::1] weights,       # (taps, C)
+    const int32_t[::1] bias,            # (C,)
+    const float[::1] multiplier,        # (C,), or None: the output is int32
+    int32_t x_zero,                     # of the images, as uint8
+    int8_t[::1] packed,                 # `packed_size` zeros, as all that follow
+    int32_t[::1] offset,
+    float[::1] factor,
+):
+    """Bring weights, sums and multipliers into the order of the kernel's blocks."""
+    cdef Py_ssize_t n = weights.shape[1], n_taps = weights.shape[0], n_groups = (n_taps + 3) // 4
+    cdef Py_ssize_t b, g, v, j, t, channel, lane
+    cdef uint32_t total
+    for b in range(qcy_n_blocks(n)):
+        for v in range(4):
+            for j in range(QCY_LANES):
+                channel = qcy_block_start(b, n) + qcy_lane_channel(v, j)
+                if channel >= n:
+                    continue
+                total = <uint32_t> bias[channel]
+                for t in range(n_taps):
+                    g = b * n_groups + t // 4
+                    lane = (t % 4 // QCY_GROUP * 4 + v) * QCY_LANES + j
+                    packed[g * 4 * QCY_BLOCK + lane * QCY_GROUP + t % QCY_GROUP] = (
+                        weights[t, channel]
+                    )
+                    total += <uint32_t> (QCY_LHS_ZERO - x_zero) * <uint32_t> (
+                        <int32_t> weights[t, channel]
+                    )
+                lane = b * QCY_BLOCK + v * QCY_LANES + j
+                offset[lane] = <int32_t> total
+                if multiplier is not None:
+                    factor[lane] = multiplier[channel]
+
+
+cdef Step _step(depthwise_t* conv, object x, Py_ssize_t n_images, tuple window, uint8_t flip,
+                int32_t x_zero, tuple target, object out, list owners):
+    cdef Step step
+    cdef const window_t* w = &conv.window
+    cdef double products
+    conv.window = window_from(window)
+    conv.cells = find_cells(w, <uint8_t> x_zero ^ flip, owners)
+    conv.x = place_of(x, owners)
+    conv.out = place_of(out, owners)
+    conv.n_images = n_images
+    conv.x_zero = x_zero
+    conv.kernel.n_channels = w.channels
+    conv.kernel.n_groups = (w.kernel_height * w.kernel_width + 3) // 4
+    conv.kernel.x_flip = flip
+    (
+        conv.kernel.out.zero_point, conv.kernel.out.low, conv.kernel.out.high,
+        conv.kernel.out.flip, conv.kernel.out.is_wild,
+    ) = target
+    step = new_step(_run_depthwise, conv, sizeof(depthwise_t), owners)
+    step.scratch_per_thread = _scratch(conv)
+    products = <double> n_images * w.out_height * w.out_width * w.channels
+    if products * w.kernel_height * w.kernel_width < FEWEST_PRODUCTS:
+        step.most_threads = 1
+    return step
 
 
 def depthwise(
-    const uint8_t[:, :, :, ::1] x,      # (B, H, W, C)
+    object x,                           # (B, H, W, C) codes
+    Py_ssize_t n_images,
     tuple window,
-    int32_t x_zero,
+    uint8_t flip,                       # 0x80: x is int8
+    int32_t x_zero,                     # as uint8
+    const int8_t[::1] weights,          # from `pack`
+    const int32_t[::1] offset,
+    const float[::1] factor,            # None: the output is int32
+    tuple target,                       # zero point, low, high, flip as uint8; and wild
+    object out,                         # (B, OH, OW, C)
+):
+    """Return the step of a depthwise convolution."""
+    cdef depthwise_t conv
+    memset(&conv, 0, sizeof(conv))
+    if weights.shape[0]:
+        conv.kernel.weights = &weights[0]
+        conv.kernel.offset = &offset[0]
+        conv.kernel.multiplier = NULL if factor is None else &factor[0]
+    return _step(
+        &conv, x, n_images, window, flip, x_zero, target, out, [weights, offset, factor]
+    )
+
+
+def plain(
+    object x,                           # (B, H, W, C) codes
+    Py_ssize_t n_images,
+    tuple window,
+    uint8_t flip,                       # 0x80: x is int8
+    int32_t x_zero,                     # as uint8
     const int8_t[:, ::1] weights,       # (taps, C)
     const int32_t[::1] w_zero,          # (C,)
     const int32_t[::1] bias,            # (C,)
-    int32_t[:, ::1] acc,                # (pixels, C), overwritten; or None
-    const float[::1] multiplier,        # (C,), or None with acc
-    int32_t zero_point,                 # of the output, as uint8
-    uint8_t low,
-    uint8_t high,
-    uint8_t flip,
-    uint8_t[:, ::1] codes,              # (pixels, C), overwritten; or None with acc
-    int n_threads,
+    const float[::1] multiplier,        # (C,), or None: the output is int32
+    tuple target,                       # zero point, low, high, flip as uint8; and wild
+    object out,                         # (B, OH, OW, C)
 ):
+    """Return the step of a depthwise convolution whose weights have zero points."""
     cdef depthwise_t conv
-    cdef Py_ssize_t n_rows = x.shape[0]
-    conv.window = window_from(window)
-    n_rows *= conv.window.out_height
-    if n_rows == 0 or conv.window.out_width == 0 or conv.window.channels == 0:
-        return
-    conv.x = &x[0, 0, 0, 0] if x.size else NULL
-    conv.x_zero = x_zero
-    conv.weights = &weights[0, 0] if weights.size else NULL
-    conv.w_zero = &w_zero[0]
-    conv.bias = &bias[0]
-    conv.multiplier = NULL if multiplier is None else &multiplier[0]
-    conv.zero_point = zero_point
-    conv.low = <float> (low - zero_point)
-    conv.high = <float> (high - zero_point)
-    conv.flip = flip
-    conv.out = <uint8_t*> &acc[0, 0] if codes is None else &codes[0, 0]
-    if <double> n_rows * conv.window.out_width * weights.size < FEWEST_PRODUCTS:
-        n_threads = 1
-    with nogil:
-        parallel_for(_depthwise_row, &conv, n_rows, n_threads)
+    memset(&conv, 0, sizeof(conv))
+    conv.is_plain = True
+    if weights.size:
+        conv.weights = &weights[0, 0]
+        conv.w_zero = &w_zero[0]
+        conv.bias = &bias[0]
+        conv.multiplier = NULL if multiplier is None else &multiplier[0]
+        conv.kernel.multiplier = conv.multiplier
+    return _step(
+        &conv, x, n_images, window, flip, x_zero, target, out,
+        [weights, w_zero, bias, multiplier],
+    )

@@ -1,218 +1,198 @@
-"""Sums, products and clamps of codes, element by element.
+"""Sums, products, clamps and tables of codes, element by element; and the softmax of rows.
 
-Codes come and go as bytes; `flip` 0x80 turns int8 bytes into uint8 and back, and zero points are
-given as uint8.
+Codes come and go as bytes; `flip` 0x80 turns int8 bytes into uint8 and back.
 """
 from libc.stdint cimport int32_t, uint8_t
+from libc.string cimport memset
 
-from qcy._rounding cimport round_code
+from qcy._step cimport Step, at, new_step, place_of, place_t
 from qcy._threads cimport parallel_for
 
+cdef extern from "elementwise.h":
+    ctypedef struct qcy_output:
+        int zero_point
+        uint8_t low
+        uint8_t high
+        uint8_t flip
+        uint8_t is_wild
+    ctypedef struct qcy_pair:
+        int a_zero
+        int b_zero
+        int a_signed
+        int b_signed
+        float a_multiplier
+        float b_multiplier
+        qcy_output out
+    void qcy_add_run(
+        const uint8_t* a, const uint8_t* b, Py_ssize_t n, const qcy_pair* pair, uint8_t* out
+    ) noexcept nogil
+    void qcy_mul_run(
+        const uint8_t* a, const uint8_t* b, Py_ssize_t n, const qcy_pair* pair, uint8_t* out
+    ) noexcept nogil
+    void qcy_clamp_run(
+        const uint8_t* codes, Py_ssize_t n, uint8_t low, uint8_t high, uint8_t flip, uint8_t* out
+    ) noexcept nogil
+    void qcy_lookup_run(
+        const uint8_t* codes, Py_ssize_t n, const uint8_t* table, uint8_t* out
+    ) noexcept nogil
+
 cdef enum:
-    CHUNK = 16384
+    CHUNK = 16384           # elements that a thread takes at a time
+    FEWEST = 131072         # elements below which waking threads costs more than they save
+
+ctypedef enum operation_t:
+    ADD
+    MUL
+    CLAMP
+    LOOKUP
 
 
-cdef struct pair_t:
-    const uint8_t* a
-    const uint8_t* b
-    uint8_t* out
+cdef struct run_t:
+    operation_t operation
+    place_t a
+    place_t b
+    place_t out
     Py_ssize_t size
-    int32_t a_zero
-    int32_t b_zero
-    int32_t zero_point
-    uint8_t a_flip
-    uint8_t b_flip
+    qcy_pair pair
+    uint8_t low                 # of a clamp, as uint8
+    uint8_t high
     uint8_t flip
-    float a_multiplier
-    float b_multiplier
-    float low                   # clamp of the output, less the zero point
-    float high
+    const uint8_t* table
+    # What one run adds:
+    uint8_t** memories
 
 
-cdef void _add_run(
-    const uint8_t* a, const uint8_t* b, const pair_t* pair, Py_ssize_t n, uint8_t* out
-) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef int32_t a_zero = pair.a_zero, b_zero = pair.b_zero, zero_point = pair.zero_point
-    cdef uint8_t a_flip = pair.a_flip, b_flip = pair.b_flip, flip = pair.flip
-    cdef float a_multiplier = pair.a_multiplier, b_multiplier = pair.b_multiplier
-    cdef float low = pair.low, high = pair.high, left, right
-    for i in range(n):
-        left = <float> (<int32_t> (a[i] ^ a_flip) - a_zero) * a_multiplier
-        right = <float> (<int32_t> (b[i] ^ b_flip) - b_zero) * b_multiplier
-        out[i] = flip ^ <uint8_t> round_code(left + right, low, high, zero_point)
+cdef void _task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
+    cdef const run_t* run = <const run_t*> args
+    cdef Py_ssize_t first = index * CHUNK, n = min(CHUNK, run.size - index * CHUNK)
+    cdef const uint8_t* a = <const uint8_t*> at(run.a, run.memories) + first
+    cdef const uint8_t* b = <const uint8_t*> at(run.b, run.memories) + first
+    cdef uint8_t* out = <uint8_t*> at(run.out, run.memories) + first
+    if run.operation == ADD:
+        qcy_add_run(a, b, n, &run.pair, out)
+    elif run.operation == MUL:
+        qcy_mul_run(a, b, n, &run.pair, out)
+    elif run.operation == CLAMP:
+        qcy_clamp_run(a, n, run.low, run.high, run.flip, out)
+    else:
+        qcy_lookup_run(a, n, run.table, out)
 
 
-cdef void _mul_run(
-    const uint8_t* a, const uint8_t* b, const pair_t* pair, Py_ssize_t n, uint8_t* out
-) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef int32_t a_zero = pair.a_zero, b_zero = pair.b_zero, zero_point = pair.zero_point
-    cdef uint8_t a_flip = pair.a_flip, b_flip = pair.b_flip, flip = pair.flip
-    cdef float multiplier = pair.a_multiplier, low = pair.low, high = pair.high
-    cdef int32_t product
-    for i in range(n):
-        product = (<int32_t> (a[i] ^ a_flip) - a_zero) * (<int32_t> (b[i] ^ b_flip) - b_zero)
-        out[i] = flip ^ <uint8_t> round_code(<float> product * multiplier, low, high, zero_point)
+cdef long _run(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef run_t run = (<const run_t*> args)[0]
+    run.memories = memories
+    parallel_for(_task, &run, (run.size + CHUNK - 1) // CHUNK, n_threads)
+    return 0
 
 
-cdef void _add_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    cdef const pair_t* pair = <const pair_t*> args
-    cdef Py_ssize_t first = index * CHUNK
-    _add_run(
-        pair.a + first, pair.b + first, pair, min(CHUNK, pair.size - first), pair.out + first
-    )
+cdef Step _step(run_t* run, operation_t operation, object a, object b, Py_ssize_t size,
+                object out, list owners):
+    cdef Step step
+    run.operation = operation
+    run.a = place_of(a, owners)
+    run.b = place_of(b, owners)
+    run.out = place_of(out, owners)
+    run.size = size
+    step = new_step(_run, run, sizeof(run_t), owners)
+    if size < FEWEST:
+        step.most_threads = 1
+    return step
 
 
-cdef void _mul_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    cdef const pair_t* pair = <const pair_t*> args
-    cdef Py_ssize_t first = index * CHUNK
-    _mul_run(
-        pair.a + first, pair.b + first, pair, min(CHUNK, pair.size - first), pair.out + first
-    )
-
-
-cdef bint _set_pair(
-    pair_t* pair,
-    const uint8_t[::1] a,
-    const uint8_t[::1] b,
-    tuple zero_points,          # of a, b and out, as uint8
-    tuple flips,                # of a, b and out
-    uint8_t low,
-    uint8_t high,
-    uint8_t[::1] out,
-):
-    if out.shape[0] == 0:
-        return False
-    pair.a_zero, pair.b_zero, pair.zero_point = zero_points
-    pair.a_flip, pair.b_flip, pair.flip = flips
-    pair.low = <float> (low - pair.zero_point)
-    pair.high = <float> (high - pair.zero_point)
-    pair.a = &a[0]
-    pair.b = &b[0]
-    pair.out = &out[0]
-    pair.size = out.shape[0]
-    return True
+cdef void _set_pair(run_t* run, float a_multiplier, float b_multiplier, tuple operands,
+                    tuple target):
+    memset(run, 0, sizeof(run_t))
+    run.pair.a_multiplier = a_multiplier
+    run.pair.b_multiplier = b_multiplier
+    (
+        run.pair.a_zero, run.pair.b_zero, run.pair.a_signed, run.pair.b_signed,
+    ) = operands
+    (
+        run.pair.out.zero_point, run.pair.out.low, run.pair.out.high, run.pair.out.flip,
+        run.pair.out.is_wild,
+    ) = target
 
 
 def add(
-    const uint8_t[::1] a,
-    const uint8_t[::1] b,
+    object a,
+    object b,
+    Py_ssize_t size,
     float a_multiplier,
     float b_multiplier,
-    tuple zero_points,
-    tuple flips,
-    uint8_t low,                # clamp of the output, as uint8
-    uint8_t high,
-    uint8_t[::1] out,           # as long as a and b, overwritten
-    int n_threads,
+    tuple operands,             # zero points of a and b, and whether they are int8
+    tuple target,               # zero point, low, high, flip as uint8; and wild
+    object out,
 ):
-    """Equation (15): two float32 products, their sum, one rounding."""
-    cdef pair_t pair
-    if not _set_pair(&pair, a, b, zero_points, flips, low, high, out):
-        return
-    pair.a_multiplier = a_multiplier
-    pair.b_multiplier = b_multiplier
-    with nogil:
-        parallel_for(
-            _add_task, &pair, (pair.size + CHUNK - 1) // CHUNK,
-            n_threads if pair.size > 2 * CHUNK else 1,
-        )
+    """Return the step of equation (15): two float32 products, their sum, one rounding."""
+    cdef run_t run
+    _set_pair(&run, a_multiplier, b_multiplier, operands, target)
+    return _step(&run, ADD, a, b, size, out, [])
 
 
 def mul(
-    const uint8_t[::1] a,
-    const uint8_t[::1] b,
+    object a,
+    object b,
+    Py_ssize_t size,
     float multiplier,
-    tuple zero_points,
-    tuple flips,
-    uint8_t low,                # clamp of the output, as uint8
-    uint8_t high,
-    uint8_t[::1] out,           # as long as a and b, overwritten
-    int n_threads,
+    tuple operands,             # zero points of a and b, and whether they are int8
+    tuple target,               # zero point, low, high, flip as uint8; and wild
+    object out,
 ):
-    """Equation (9) on the product of two codes less their zero points."""
-    cdef pair_t pair
-    if not _set_pair(&pair, a, b, zero_points, flips, low, high, out):
-        return
-    pair.a_multiplier = multiplier
-    pair.b_multiplier = 0
-    with nogil:
-        parallel_for(
-            _mul_task, &pair, (pair.size + CHUNK - 1) // CHUNK,
-            n_threads if pair.size > 2 * CHUNK else 1,
-        )
-
-
-cdef struct clamp_t:
-    const uint8_t* codes
-    uint8_t* out
-    Py_ssize_t size
-    uint8_t low
-    uint8_t high
-    uint8_t flip
-
-
-cdef void _clamp_run(
-    const uint8_t* codes, uint8_t low, uint8_t high, uint8_t flip, Py_ssize_t n, uint8_t* out
-) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef uint8_t code
-    for i in range(n):
-        code = codes[i] ^ flip
-        code = code if code > low else low
-        code = code if code < high else high
-        out[i] = code ^ flip
-
-
-cdef void _clamp_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    cdef const clamp_t* run = <const clamp_t*> args
-    cdef Py_ssize_t first = index * CHUNK
-    _clamp_run(
-        run.codes + first, run.low, run.high, run.flip, min(CHUNK, run.size - first),
-        run.out + first,
-    )
+    """Return the step of equation (9) on the product of two codes less their zero points."""
+    cdef run_t run
+    _set_pair(&run, multiplier, 0, operands, target)
+    return _step(&run, MUL, a, b, size, out, [])
 
 
 def clamp(
-    const uint8_t[::1] codes,
+    object codes,
+    Py_ssize_t size,
     uint8_t low,                # as uint8
     uint8_t high,
     uint8_t flip,               # 0x80: the codes are int8
-    uint8_t[::1] out,           # as long as codes, overwritten
-    int n_threads,
+    object out,
 ):
-    """Equation (14): ReLU and its kin are clamps of codes."""
-    cdef clamp_t run
-    if codes.shape[0] == 0:
-        return
-    run.codes = &codes[0]
-    run.out = &out[0]
-    run.size = codes.shape[0]
+    """Return the step of equation (14): ReLU and its kin are clamps of codes."""
+    cdef run_t run
+    memset(&run, 0, sizeof(run_t))
     run.low = low
     run.high = high
     run.flip = flip
-    with nogil:
-        parallel_for(
-            _clamp_task, &run, (run.size + CHUNK - 1) // CHUNK,
-            n_threads if run.size > 2 * CHUNK else 1,
-        )
+    return _step(&run, CLAMP, codes, None, size, out, [])
 
+
+def lookup(
+    object codes,
+    Py_ssize_t size,
+    const uint8_t[::1] table,   # (256,) by the code's byte
+    object out,
+):
+    """Return the step of equation (17): each code replaced by its entry in a table."""
+    cdef run_t run
+    memset(&run, 0, sizeof(run_t))
+    run.table = &table[0]
+    return _step(&run, LOOKUP, codes, None, size, out, [table])
+
+
+# -------------------------------------------------------------------------------------- softmax
 
 cdef struct softmax_t:
-    const uint8_t* codes
+    place_t codes
+    place_t out
     const int32_t* table
-    uint8_t* out
+    Py_ssize_t n_rows
     Py_ssize_t n_cols
     int32_t qmin
     int32_t qmax
     uint8_t flip
+    # What one run adds:
+    uint8_t** memories
 
 
 cdef void _softmax_row(const void* args, Py_ssize_t index, int worker) noexcept nogil:
     cdef const softmax_t* run = <const softmax_t*> args
-    cdef const uint8_t* codes = run.codes + index * run.n_cols
-    cdef uint8_t* out = run.out + index * run.n_cols
+    cdef const uint8_t* codes = <const uint8_t*> at(run.codes, run.memories) + index * run.n_cols
+    cdef uint8_t* out = <uint8_t*> at(run.out, run.memories) + index * run.n_cols
     cdef Py_ssize_t j
     cdef int32_t largest = 0, code
     cdef unsigned long long total = 0, part
@@ -227,27 +207,39 @@ cdef void _softmax_row(const void* args, Py_ssize_t index, int worker) noexcept 
         out[j] = <uint8_t> min(code, run.qmax)
 
 
+cdef long _run_softmax(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef softmax_t run = (<const softmax_t*> args)[0]
+    if run.n_cols == 0:
+        return 0
+    run.memories = memories
+    parallel_for(_softmax_row, &run, run.n_rows, n_threads)
+    return 0
+
+
 def softmax(
-    const uint8_t[:, ::1] codes,        # (M, N)
+    object codes,                       # (M, N)
+    Py_ssize_t n_rows,
+    Py_ssize_t n_cols,
     const int32_t[::1] table,           # (256,) exponentials by distance from the row's largest
     uint8_t flip,                       # 0x80: the codes are int8
     int32_t qmin,                       # of the output
     int32_t qmax,
-    uint8_t[:, ::1] out,                # (M, N), overwritten
-    int n_threads,
+    object out,                         # (M, N)
 ):
-    """Equation (18), integers only."""
+    """Return the step of equation (18), integers only."""
     cdef softmax_t run
-    if codes.size == 0:
-        return
-    run.codes = &codes[0, 0]
+    cdef Step step
+    cdef list owners = [table]
+    memset(&run, 0, sizeof(run))
+    run.codes = place_of(codes, owners)
+    run.out = place_of(out, owners)
     run.table = &table[0]
-    run.out = &out[0, 0]
-    run.n_cols = codes.shape[1]
+    run.n_rows = n_rows
+    run.n_cols = n_cols
     run.flip = flip
     run.qmin = qmin
     run.qmax = qmax
-    if codes.size < 2 * CHUNK:
-        n_threads = 1
-    with nogil:
-        parallel_for(_softmax_row, &run, codes.shape[0], n_threads)
+    step = new_step(_run_softmax, &run, sizeof(run), owners)
+    if n_rows * n_cols < FEWEST // 4:
+        step.most_threads = 1
+    return step

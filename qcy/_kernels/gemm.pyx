@@ -1,16 +1,27 @@
 """Matrix product of codes: packing the right operand, and the product itself.
 
-Packed layout, outermost first: panels of columns (the last one narrower, in whole vectors), groups
-along the depth, columns, the weights of a group. Zeros fill up.
+Packed layout, outermost first: panels of columns (the last one narrower, in whole vectors), taps,
+groups along the depth of a tap, columns, the weights of a group. Zeros fill up.
 """
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t
-from libc.stdlib cimport free, malloc
 
 from qcy._kernels._tile cimport (
-    QCY_GROUP, QCY_LANES, QCY_LHS_ZERO, QCY_PANEL, QCY_ROWS, multiply_rows, n_panels,
-    padded_depth, product_t, row_sum, wide_size,
+    LEFT_BYTES, QCY_GROUP, QCY_LANES, QCY_LHS_ZERO, QCY_PANEL, QCY_ROWS, WHOLE_TILES, copy_left,
+    multiply_rows, n_panels, out_bytes, padded_columns, padded_depth, row_sum, rows_t,
 )
+from qcy._product cimport Product, product_t
+from qcy._step cimport SCRATCH, Step, at, new_step, place_of, place_t
 from qcy._threads cimport parallel_for
+
+cdef extern from "elementwise.h":
+    ctypedef struct qcy_dynamic:
+        float scale
+        int zero_point
+    int qcy_range_run(const float* x, Py_ssize_t n, float* low, float* high) noexcept nogil
+    int qcy_dynamic_params(float low, float high, qcy_dynamic* params) noexcept nogil
+    void qcy_dynamic_run(
+        const float* x, Py_ssize_t n, const qcy_dynamic* params, uint8_t* codes
+    ) noexcept nogil
 
 #: Columns of one vector: a packed operand has a multiple of it.
 LANES = QCY_LANES
@@ -24,35 +35,38 @@ cdef enum:
     TASKS_PER_THREAD = 4
 
 
-def packed_size(Py_ssize_t n_inner, Py_ssize_t n_cols):
+def packed_size(Py_ssize_t n_taps, Py_ssize_t depth, Py_ssize_t n_cols):
     """Return the bytes of packed weights and the padded number of columns."""
-    cdef Py_ssize_t padded = (n_cols + QCY_LANES - 1) // QCY_LANES * QCY_LANES
-    return padded * padded_depth(n_inner), padded
+    return padded_columns(n_cols) * n_taps * padded_depth(depth), padded_columns(n_cols)
 
 
 def pack(
-    const uint8_t[:, ::1] b,        # (K, N) codes, whatever their dtype
+    const uint8_t[:, ::1] b,        # (taps * depth, N) codes, whatever their dtype
+    Py_ssize_t n_taps,
     uint8_t flip,                   # 0x80 makes uint8 codes int8
     int8_t[::1] panels,             # packed_size; overwritten
     const int32_t[::1] zero_point,  # (N,) of the int8 codes
     int32_t[::1] sums,              # (N,) of the int8 codes; overwritten
     int64_t[::1] magnitudes,        # (N,) sum of |code - zero_point|; overwritten
 ):
-    cdef Py_ssize_t n_inner = b.shape[0], n_cols = b.shape[1], panel
+    cdef Py_ssize_t n_cols = b.shape[1], depth = b.shape[0] // max(n_taps, 1), panel
     if n_cols == 0:
         return
     with nogil:
         for panel in range(n_panels(n_cols)):
             _pack_panel(
-                &b[0, 0] if n_inner else NULL, n_inner, n_cols, panel * QCY_PANEL, flip,
-                &panels[0] + panel * QCY_PANEL * padded_depth(n_inner) if n_inner else NULL,
+                &b[0, 0] if b.shape[0] else NULL, n_taps if b.shape[0] else 0, depth, n_cols,
+                panel * QCY_PANEL, flip,
+                &panels[0] + panel * QCY_PANEL * n_taps * padded_depth(depth)
+                if b.shape[0] else NULL,
                 &zero_point[0], &sums[0], &magnitudes[0],
             )
 
 
 cdef void _pack_panel(
     const uint8_t* b,
-    Py_ssize_t n_inner,
+    Py_ssize_t n_taps,
+    Py_ssize_t depth,
     Py_ssize_t n_cols,
     Py_ssize_t first,
     uint8_t flip,
@@ -61,26 +75,28 @@ cdef void _pack_panel(
     int32_t* sums,
     int64_t* magnitudes,
 ) noexcept nogil:
-    cdef Py_ssize_t valid = min(QCY_PANEL, n_cols - first), i, j, k, group
-    cdef Py_ssize_t width = (valid + QCY_LANES - 1) // QCY_LANES * QCY_LANES
+    cdef Py_ssize_t valid = min(QCY_PANEL, n_cols - first), j, k, group, tap, cell
+    cdef Py_ssize_t width = padded_columns(valid)
     cdef int8_t code
     cdef int32_t distance
-    cdef int8_t* cell
     for j in range(first, first + valid):
         sums[j] = 0
         magnitudes[j] = 0
-    for i in range(padded_depth(n_inner) // QCY_GROUP):
-        group = i * QCY_GROUP
-        cell = panel + group * width
-        for j in range(width):
-            for k in range(group, group + QCY_GROUP):
-                code = 0
-                if k < n_inner and j < valid:
-                    code = <int8_t> (b[k * n_cols + first + j] ^ flip)
-                    sums[first + j] = <int32_t> (<uint32_t> sums[first + j] + <uint32_t> code)
-                    distance = code - zero_point[first + j]
-                    magnitudes[first + j] += distance if distance > 0 else -distance
-                cell[QCY_GROUP * j + k - group] = code
+    for tap in range(n_taps):
+        for cell in range(padded_depth(depth) // QCY_GROUP):
+            group = cell * QCY_GROUP
+            for j in range(width):
+                for k in range(group, group + QCY_GROUP):
+                    code = 0
+                    if k < depth and j < valid:
+                        code = <int8_t> (b[(tap * depth + k) * n_cols + first + j] ^ flip)
+                        sums[first + j] = <int32_t> (
+                            <uint32_t> sums[first + j] + <uint32_t> code
+                        )
+                        distance = code - zero_point[first + j]
+                        magnitudes[first + j] += distance if distance > 0 else -distance
+                    panel[QCY_GROUP * j + k - group] = code
+            panel += QCY_GROUP * width
 
 
 def fold(
@@ -106,18 +122,42 @@ def fold(
         minus_b_zero[j] = -b_zero[j]
 
 
+# ---------------------------------------------------------------------------------- the product
+
 cdef struct gemm_t:
     product_t product
-    const uint8_t* a
+    place_t a
+    place_t out
     Py_ssize_t n_rows
-    const int32_t* row_sums
-    uint8_t* out
+    Py_ssize_t depth                # of A as given
+    uint8_t a_flip                  # 0x80: A is int8
+    bint is_copied                  # blocks of A are made uint8, or 16 bits wide, or both
+    bint is_real                    # A is float32, quantized on the way
+    bint per_row                    # each row by parameters of its own
     Py_ssize_t rows_per_block       # what one visit of a panel covers
+    # What one run adds:
+    uint8_t** memories
+    qcy_dynamic params              # of all of A, unless per row
     Py_ssize_t rows_per_task
     Py_ssize_t panels_per_task
     Py_ssize_t n_row_tasks
-    int16_t* wide                   # scratch per worker
-    Py_ssize_t wide_size
+    Py_ssize_t scratch_per_thread
+    long* failed
+
+
+cdef Py_ssize_t _left_stride(const gemm_t* gemm) noexcept nogil:
+    """Return the bytes of one row of a block of A that was copied."""
+    return padded_depth(gemm.depth) * LEFT_BYTES
+
+
+cdef Py_ssize_t _scratch(const gemm_t* gemm) noexcept nogil:
+    """Return the bytes that a thread needs: a term and a scale for each row, and the rows."""
+    cdef Py_ssize_t size = 0
+    if gemm.product.row_weight != NULL:
+        size += 8
+    if gemm.is_copied or gemm.is_real:
+        size += _left_stride(gemm)
+    return (size * gemm.rows_per_block + 127) // 64 * 64 if size else 0
 
 
 cdef void _gemm_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
@@ -128,111 +168,152 @@ cdef void _gemm_task(const void* args, Py_ssize_t index, int worker) noexcept no
     cdef Py_ssize_t last_panel = min(
         n_panels(gemm.product.n_cols), first_panel + gemm.panels_per_task
     )
-    cdef Py_ssize_t depth = gemm.product.depth, n_cols = gemm.product.n_cols
-    cdef Py_ssize_t width = 4 if gemm.product.multiplier == NULL else 1
+    cdef Py_ssize_t n_cols = gemm.product.n_cols, stride, i
+    cdef uint8_t* scratch = gemm.memories[SCRATCH] + worker * gemm.scratch_per_thread
+    cdef int32_t* term = <int32_t*> scratch
+    cdef float* scale = <float*> (term + gemm.rows_per_block)
+    cdef uint8_t* out = <uint8_t*> at(gemm.out, gemm.memories)
+    cdef const uint8_t* a = <const uint8_t*> at(gemm.a, gemm.memories)
+    cdef uint8_t* left = scratch
+    cdef rows_t rows
+    if gemm.product.row_weight != NULL:
+        left += 8 * gemm.rows_per_block
+    rows.taps = NULL
+    rows.blank = NULL
+    rows.term = NULL
+    rows.scale = NULL
     while first < last:
+        rows.n = min(gemm.rows_per_block, last - first)
+        if gemm.is_real:
+            _quantize_rows(gemm, <const float*> a + first * gemm.depth, rows.n, term, scale, left)
+            rows.first = left
+            rows.stride = _left_stride(gemm)
+            rows.term = term
+            rows.scale = scale
+        elif gemm.is_copied:
+            rows.first = left
+            rows.stride = _left_stride(gemm)
+            for i in range(rows.n):
+                copy_left(
+                    a + (first + i) * gemm.depth, gemm.depth, gemm.a_flip, left + i * rows.stride
+                )
+                _clear_rest(gemm.depth, left + i * rows.stride)
+        else:
+            rows.first = a + first * gemm.depth
+            rows.stride = gemm.depth
+        if gemm.product.row_weight != NULL and not gemm.is_real:
+            for i in range(rows.n):
+                term[i] = row_sum(rows.first + i * rows.stride, gemm.depth)
+            rows.term = term
         multiply_rows(
-            &gemm.product, gemm.a + first * depth, depth,
-            NULL if gemm.row_sums == NULL else gemm.row_sums + first,
-            min(gemm.rows_per_block, last - first), first_panel, last_panel,
-            gemm.wide + worker * gemm.wide_size,
-            gemm.out + first * n_cols * width, n_cols,
+            &gemm.product, &rows, first_panel, last_panel,
+            out + first * n_cols * out_bytes(&gemm.product), n_cols,
         )
-        first += gemm.rows_per_block
+        first += rows.n
 
 
-cdef int _gemm(gemm_t* gemm, int n_threads) except -1 nogil:
+cdef inline void _clear_rest(Py_ssize_t depth, uint8_t* left) noexcept nogil:
+    """Write zeros between the depth and the next whole group."""
+    cdef Py_ssize_t k
+    for k in range(depth * LEFT_BYTES, padded_depth(depth) * LEFT_BYTES):
+        left[k] = 0
+
+
+cdef void _quantize_rows(
+    const gemm_t* gemm, const float* x, Py_ssize_t n, int32_t* term, float* scale, uint8_t* left
+) noexcept nogil:
+    """Quantize rows of reals, equation (6): codes, and for each row its scale and zero point."""
+    cdef qcy_dynamic params = gemm.params
+    cdef Py_ssize_t i, k
+    cdef float low, high
+    cdef uint8_t* codes
+    cdef int16_t* wide
+    for i in range(n):
+        if gemm.per_row and (
+            qcy_range_run(x, gemm.depth, &low, &high)
+            or qcy_dynamic_params(low, high, &params)
+        ):
+            gemm.failed[0] = 1          # any thread may: it is only ever set
+        # Where numbers are 16 bits wide, codes go to the row's second half and are spread out.
+        codes = left + (LEFT_BYTES - 1) * padded_depth(gemm.depth)
+        qcy_dynamic_run(x, gemm.depth, &params, codes)
+        if LEFT_BYTES == 2:
+            wide = <int16_t*> left
+            for k in range(gemm.depth):
+                wide[k] = codes[k]
+        _clear_rest(gemm.depth, left)
+        term[i] = params.zero_point - QCY_LHS_ZERO
+        scale[i] = params.scale
+        x += gemm.depth
+        left += _left_stride(gemm)
+
+
+cdef long _run_gemm(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
     """Cut the product into tasks and run them: rows if there are many, else panels."""
-    cdef Py_ssize_t depth = gemm.product.depth, n_rows = gemm.n_rows, n_tasks = 1, i
-    cdef Py_ssize_t panels = n_panels(gemm.product.n_cols)
-    cdef int32_t* row_sums = NULL
-    gemm.row_sums = NULL
-    gemm.rows_per_block = max(24, BLOCK_BYTES // max(depth, 1) // 24 * 24)
-    gemm.rows_per_task = n_rows
+    cdef gemm_t gemm = (<const gemm_t*> args)[0]
+    cdef Py_ssize_t panels = n_panels(gemm.product.n_cols), n_tasks = 1
+    cdef long failed = 0
+    cdef float low, high
+    if gemm.n_rows == 0 or panels == 0:
+        return 0
+    gemm.memories = memories
+    gemm.failed = &failed
+    gemm.scratch_per_thread = _scratch(&gemm)
+    gemm.rows_per_task = gemm.n_rows
     gemm.panels_per_task = panels
     gemm.n_row_tasks = 1
-    if <double> n_rows * depth * gemm.product.n_cols < FEWEST_PRODUCTS:
-        n_threads = 1
+    if gemm.is_real and not gemm.per_row and (
+        qcy_range_run(
+            <const float*> at(gemm.a, memories), gemm.n_rows * gemm.depth, &low, &high
+        )
+        or qcy_dynamic_params(low, high, &gemm.params)
+    ):
+        return 1
     if n_threads > 1:
         n_tasks = n_threads * TASKS_PER_THREAD
-        if n_rows >= 16 * QCY_ROWS * n_threads:
-            gemm.rows_per_task = (n_rows // n_tasks + 23) // 24 * 24
-            gemm.n_row_tasks = (n_rows + gemm.rows_per_task - 1) // gemm.rows_per_task
+        if gemm.n_rows >= 16 * QCY_ROWS * n_threads:
+            gemm.rows_per_task = (
+                (gemm.n_rows // n_tasks + WHOLE_TILES - 1) // WHOLE_TILES * WHOLE_TILES
+            )
+            gemm.n_row_tasks = (gemm.n_rows + gemm.rows_per_task - 1) // gemm.rows_per_task
             n_tasks = gemm.n_row_tasks
         else:
             gemm.panels_per_task = (panels + n_tasks - 1) // n_tasks
             n_tasks = (panels + gemm.panels_per_task - 1) // gemm.panels_per_task
-    gemm.wide_size = wide_size(min(gemm.rows_per_block, gemm.rows_per_task), depth)
-    gemm.wide = <int16_t*> malloc(max(1, n_threads * gemm.wide_size) * sizeof(int16_t))
-    if gemm.product.b_zero != NULL:
-        row_sums = <int32_t*> malloc(n_rows * sizeof(int32_t))
-    if gemm.wide == NULL or (gemm.product.b_zero != NULL and row_sums == NULL):
-        free(gemm.wide)
-        free(row_sums)
-        raise MemoryError("no room for the scratch memory of a matrix product")
-    if row_sums != NULL:
-        for i in range(n_rows):
-            row_sums[i] = row_sum(gemm.a + i * depth, depth)
-        gemm.row_sums = row_sums
-    parallel_for(_gemm_task, gemm, n_tasks, n_threads)
-    free(gemm.wide)
-    free(row_sums)
-    return 0
+    parallel_for(_gemm_task, &gemm, n_tasks, n_threads)
+    return failed
 
 
-def gemm_acc(
-    const uint8_t[:, ::1] a,            # (M, K)
-    const int8_t[::1] panels,
-    const int32_t[::1] offset,          # (N, padded), from `fold`
-    const int32_t[::1] minus_b_zero,    # (N, padded) or None if all are 0
-    int32_t[:, ::1] acc,                # (M, N), overwritten
-    int n_threads,
+def product(
+    object a,                       # (M, K) uint8, or int8, or float32
+    Py_ssize_t n_rows,
+    Py_ssize_t depth,
+    uint8_t a_flip,                 # 0x80: a is int8
+    bint is_real,                   # a is float32, quantized on the way, equation (6)
+    bint per_row,                   # ... with parameters of its own for each row
+    Product right not None,
+    object out,                     # (M, N), of a kind that follows from `right`
 ):
+    """Return the step of a matrix product."""
     cdef gemm_t gemm
-    if acc.shape[0] == 0 or acc.shape[1] == 0:
-        return
-    gemm.a = &a[0, 0] if a.shape[1] else NULL
-    gemm.n_rows = a.shape[0]
-    gemm.product.panels = &panels[0] if a.shape[1] else NULL
-    gemm.product.depth = a.shape[1]
-    gemm.product.n_cols = acc.shape[1]
-    gemm.product.offset = &offset[0]
-    gemm.product.b_zero = NULL if minus_b_zero is None else &minus_b_zero[0]
-    gemm.product.multiplier = NULL
-    gemm.product.zero_point = gemm.product.low = gemm.product.high = gemm.product.flip = 0
-    gemm.out = <uint8_t*> &acc[0, 0]
-    with nogil:
-        _gemm(&gemm, n_threads)
-
-
-def gemm_codes(
-    const uint8_t[:, ::1] a,            # (M, K)
-    const int8_t[::1] panels,
-    const int32_t[::1] offset,          # (N, padded), from `fold`
-    const int32_t[::1] minus_b_zero,    # (N, padded) or None if all are 0
-    const float[::1] multiplier,        # (N, padded)
-    int zero_point,                     # of the output, as uint8
-    uint8_t low,                        # clamp of the output, as uint8
-    uint8_t high,
-    uint8_t flip,                       # 0x80 makes the output int8
-    uint8_t[:, ::1] codes,              # (M, N), overwritten
-    int n_threads,
-):
-    cdef gemm_t gemm
-    if codes.shape[0] == 0 or codes.shape[1] == 0:
-        return
-    gemm.a = &a[0, 0] if a.shape[1] else NULL
-    gemm.n_rows = a.shape[0]
-    gemm.product.panels = &panels[0] if a.shape[1] else NULL
-    gemm.product.depth = a.shape[1]
-    gemm.product.n_cols = codes.shape[1]
-    gemm.product.offset = &offset[0]
-    gemm.product.b_zero = NULL if minus_b_zero is None else &minus_b_zero[0]
-    gemm.product.multiplier = &multiplier[0]
-    gemm.product.zero_point = zero_point
-    gemm.product.low = low
-    gemm.product.high = high
-    gemm.product.flip = flip
-    gemm.out = &codes[0, 0]
-    with nogil:
-        _gemm(&gemm, n_threads)
+    cdef Step step
+    cdef list owners = [right]
+    gemm.product = right.bound
+    gemm.product.n_taps = 1
+    gemm.a = place_of(a, owners)
+    gemm.out = place_of(out, owners)
+    gemm.n_rows = n_rows
+    gemm.depth = depth
+    gemm.a_flip = a_flip
+    gemm.is_real = is_real
+    gemm.per_row = per_row
+    gemm.is_copied = a_flip != 0 or LEFT_BYTES != 1
+    # Zeros fill up a copy; given rows end where they end.
+    gemm.product.depth = padded_depth(depth) if gemm.is_copied or is_real else depth
+    gemm.rows_per_block = BLOCK_BYTES // max(depth, 1) // WHOLE_TILES * WHOLE_TILES
+    gemm.rows_per_block = min(max(WHOLE_TILES, gemm.rows_per_block), max(n_rows, 1))
+    step = new_step(_run_gemm, &gemm, sizeof(gemm), owners)
+    step.scratch_per_thread = _scratch(&gemm)
+    if <double> n_rows * depth * gemm.product.n_cols < FEWEST_PRODUCTS:
+        step.most_threads = 1
+    return step

@@ -3,178 +3,175 @@
 Cells outside the image do not take part: a maximum ignores them, equation (13), and a mean divides
 by the cells inside unless told otherwise.
 """
-from libc.stdint cimport int8_t, int32_t, uint8_t
+from libc.stdint cimport int32_t, uint8_t
+from libc.string cimport memset
 
-from qcy._dtypes cimport q8_t
-from qcy._kernels._window cimport input_column, input_row, window_from, window_t
-from qcy._rounding cimport round_code
+from qcy._kernels._tile cimport QCY_LHS_ZERO
+from qcy._kernels._window cimport cells_t, find_cells, point_at_cells, window_from, window_t
+from qcy._step cimport SCRATCH, Step, at, new_step, place_of, place_t
 from qcy._threads cimport parallel_for
 
+cdef extern from "windows.h":
+    ctypedef struct qcy_output:
+        int zero_point
+        uint8_t low
+        uint8_t high
+        uint8_t flip
+        uint8_t is_wild
+    void qcy_max_pixel(
+        const uint8_t** taps, Py_ssize_t n_taps, Py_ssize_t n, uint8_t x_flip, uint8_t* out
+    ) noexcept nogil
+    void qcy_mean_pixel(
+        const uint8_t* first, Py_ssize_t stride, Py_ssize_t n_even, const uint8_t** taps,
+        Py_ssize_t n_groups, Py_ssize_t n, uint8_t x_flip, int32_t offset, float multiplier,
+        const qcy_output* output, uint8_t* out,
+    ) noexcept nogil
+
 cdef enum:
-    CHANNELS = 64               # summed side by side
-    FEWEST_CELLS = 131072       # below it, waking threads costs more than they save
+    FEWEST_CELLS = 262144       # below it, waking threads costs more than they save
 
 
 cdef struct pool_t:
     window_t window
-    const void* x
-    void* out
-    const float* multiplier     # by the number of cells that take part
+    cells_t cells
+    place_t x
+    place_t out
+    Py_ssize_t n_images
+    uint8_t flip                # 0x80: codes are int8
+    const float* multiplier     # by the number of cells that take part; NULL: the largest
     bint count_outside
-    int32_t x_zero
-    int32_t zero_point
-    int32_t qmin
-    int32_t qmax
+    bint is_whole               # the mean of the whole image
+    int32_t x_zero              # as uint8
+    qcy_output output
+    # What one run adds:
+    uint8_t** memories
+    Py_ssize_t scratch_per_thread
 
 
-# -------------------------------------------------------------------------------------- largest
-
-cdef void _max_into(const q8_t* x, Py_ssize_t n, q8_t* out) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        out[i] = x[i] if x[i] > out[i] else out[i]
+cdef Py_ssize_t _scratch(const pool_t* pool) noexcept nogil:
+    """Return the bytes that a thread needs: a pointer for each cell, in whole groups of four."""
+    cdef Py_ssize_t n_taps = pool.window.kernel_height * pool.window.kernel_width
+    return (<Py_ssize_t> sizeof(void*) * (n_taps + 4) + 63) // 64 * 64
 
 
-cdef void _max_row(const pool_t* pool, Py_ssize_t index, q8_t lowest) noexcept nogil:
+cdef void _whole_image(const void* args, Py_ssize_t index, int worker) noexcept nogil:
+    """Take the mean of each channel of one image."""
+    cdef const pool_t* pool = <const pool_t*> args
+    cdef Py_ssize_t channels = pool.window.channels, n = pool.window.height * pool.window.width, i
+    cdef const uint8_t* rest[4]
+    cdef const uint8_t* image = <const uint8_t*> at(pool.x, pool.memories)
+    cdef uint8_t* out = <uint8_t*> at(pool.out, pool.memories)
+    image += index * n * channels
+    for i in range(4):
+        rest[i] = image + (n - n % 4 + i) * channels if i < n % 4 else pool.cells.outside
+    qcy_mean_pixel(
+        image, channels, n // 4, rest, 1, channels, pool.flip,
+        <int32_t> ((n // 4 + 1) * 4 * QCY_LHS_ZERO - n * pool.x_zero), pool.multiplier[n],
+        &pool.output, out + index * channels,
+    )
+
+
+cdef void _pool_row(const void* args, Py_ssize_t index, int worker) noexcept nogil:
     """Compute one row of output pixels."""
+    cdef const pool_t* pool = <const pool_t*> args
     cdef const window_t* w = &pool.window
-    cdef Py_ssize_t out_row = index % w.out_height, image = index // w.out_height
-    cdef Py_ssize_t pixel, tap_row, tap_column, row, column, i
-    cdef const q8_t* x
-    cdef q8_t* out = <q8_t*> pool.out + index * w.out_width * w.channels
+    cdef Py_ssize_t n_taps = w.kernel_height * w.kernel_width, n, i, pixel, n_cells, n_groups
+    cdef uint8_t* scratch = pool.memories[SCRATCH] + worker * pool.scratch_per_thread
+    cdef const uint8_t** taps = <const uint8_t**> scratch
+    cdef uint8_t* out = <uint8_t*> at(pool.out, pool.memories)
+    cdef const uint8_t* image = <const uint8_t*> at(pool.x, pool.memories)
+    image += index // w.out_height * w.height * w.width * w.channels
+    out += index * w.out_width * w.channels
     for pixel in range(w.out_width):
-        for i in range(w.channels):
-            out[i] = lowest
-        for tap_row in range(w.kernel_height):
-            row = input_row(w, out_row, tap_row)
-            if row < 0:
-                continue
-            for tap_column in range(w.kernel_width):
-                column = input_column(w, pixel, tap_column)
-                if column >= 0:
-                    x = (
-                        <const q8_t*> pool.x
-                        + ((image * w.height + row) * w.width + column) * w.channels
-                    )
-                    _max_into(x, w.channels, out)
+        point_at_cells(w, &pool.cells, image, index % w.out_height, pixel, taps)
+        n = 0
+        for i in range(n_taps):             # leave out the cells outside
+            taps[n] = taps[i]
+            n += taps[i] != pool.cells.outside
+        if pool.multiplier == NULL:
+            qcy_max_pixel(taps, n, w.channels, pool.flip, out)
+        else:
+            n_groups = (n + 3) // 4
+            for i in range(n, 4 * n_groups):
+                taps[i] = pool.cells.outside        # code 0 as uint8
+            n_cells = n_taps if pool.count_outside else n
+            qcy_mean_pixel(
+                NULL, 0, 0, taps, n_groups, w.channels, pool.flip,
+                <int32_t> (4 * n_groups * QCY_LHS_ZERO - n * pool.x_zero),
+                pool.multiplier[n_cells], &pool.output, out,
+            )
         out += w.channels
 
 
-cdef void _max_row_int8(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    _max_row(<const pool_t*> args, index, <int8_t> -128)
+cdef long _run_pool(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef pool_t pool = (<const pool_t*> args)[0]
+    if pool.window.channels == 0:
+        return 0
+    pool.memories = memories
+    pool.scratch_per_thread = _scratch(&pool)
+    if pool.is_whole:
+        parallel_for(_whole_image, &pool, pool.n_images, n_threads)
+    else:
+        parallel_for(_pool_row, &pool, pool.n_images * pool.window.out_height, n_threads)
+    return 0
 
 
-cdef void _max_row_uint8(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    _max_row(<const pool_t*> args, index, <uint8_t> 0)
+cdef Step _step(pool_t* pool, object x, Py_ssize_t n_images, tuple window, uint8_t flip,
+                object out, list owners):
+    cdef Step step
+    cdef double cells = n_images
+    pool.window = window_from(window)
+    pool.cells = find_cells(&pool.window, flip, owners)
+    pool.x = place_of(x, owners)
+    pool.out = place_of(out, owners)
+    pool.n_images = n_images
+    pool.flip = flip
+    pool.is_whole = pool.multiplier != NULL and (
+        pool.window.kernel_height == pool.window.height
+        and pool.window.kernel_width == pool.window.width
+        and pool.window.out_height == pool.window.out_width == 1
+        and pool.window.pad_top == pool.window.pad_left == 0
+    )
+    step = new_step(_run_pool, pool, sizeof(pool_t), owners)
+    step.scratch_per_thread = _scratch(pool)
+    cells *= pool.window.out_height * pool.window.out_width * pool.window.channels
+    if cells * pool.window.kernel_height * pool.window.kernel_width < FEWEST_CELLS:
+        step.most_threads = 1
+    return step
 
 
 def max_pool(
-    const q8_t[:, :, :, ::1] x,         # (B, H, W, C)
+    object x,                           # (B, H, W, C) codes
+    Py_ssize_t n_images,
     tuple window,
-    q8_t[:, :, :, ::1] out,             # (B, OH, OW, C), overwritten
-    int n_threads,
+    uint8_t flip,                       # 0x80: codes are int8
+    object out,                         # (B, OH, OW, C)
 ):
+    """Return the step that takes the largest code of each window."""
     cdef pool_t pool
-    if out.size == 0:
-        return
-    pool.window = window_from(window)
-    pool.x = &x[0, 0, 0, 0]
-    pool.out = &out[0, 0, 0, 0]
-    if out.size * pool.window.kernel_height * pool.window.kernel_width < FEWEST_CELLS:
-        n_threads = 1
-    with nogil:
-        parallel_for(
-            _max_row_int8 if q8_t is int8_t else _max_row_uint8, &pool,
-            x.shape[0] * pool.window.out_height, n_threads,
-        )
-
-
-# ----------------------------------------------------------------------------------------- mean
-
-cdef void _sum_into(
-    const q8_t* x, int32_t x_zero, Py_ssize_t n, int32_t* sums
-) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        sums[i] += <int32_t> x[i] - x_zero
-
-
-cdef void _mean_row(const pool_t* pool, Py_ssize_t index, q8_t unused) noexcept nogil:
-    """Compute one row of output pixels."""
-    cdef const window_t* w = &pool.window
-    cdef Py_ssize_t out_row = index % w.out_height, image = index // w.out_height
-    cdef Py_ssize_t pixel, tap_row, tap_column, row, column, i, block, channel, n
-    cdef Py_ssize_t n_cells
-    cdef int32_t sums[CHANNELS]
-    cdef float low = <float> (pool.qmin - pool.zero_point)
-    cdef float high = <float> (pool.qmax - pool.zero_point)
-    cdef const q8_t* x
-    cdef q8_t* out
-    for pixel in range(w.out_width):
-        for block in range((w.channels + CHANNELS - 1) // CHANNELS):
-            channel = block * CHANNELS
-            n = min(CHANNELS, w.channels - channel)
-            n_cells = 0
-            for i in range(n):
-                sums[i] = 0
-            for tap_row in range(w.kernel_height):
-                row = input_row(w, out_row, tap_row)
-                if row < 0:
-                    continue
-                for tap_column in range(w.kernel_width):
-                    column = input_column(w, pixel, tap_column)
-                    if column >= 0:
-                        x = (
-                            <const q8_t*> pool.x + channel
-                            + ((image * w.height + row) * w.width + column) * w.channels
-                        )
-                        _sum_into(x, pool.x_zero, n, sums)
-                        n_cells += 1
-            if pool.count_outside:
-                n_cells = w.kernel_height * w.kernel_width
-            out = <q8_t*> pool.out + (index * w.out_width + pixel) * w.channels + channel
-            for i in range(n):
-                out[i] = <q8_t> round_code(
-                    <float> sums[i] * pool.multiplier[n_cells], low, high, pool.zero_point
-                )
-
-
-cdef void _mean_row_int8(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    _mean_row(<const pool_t*> args, index, <int8_t> 0)
-
-
-cdef void _mean_row_uint8(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    _mean_row(<const pool_t*> args, index, <uint8_t> 0)
+    memset(&pool, 0, sizeof(pool))
+    return _step(&pool, x, n_images, window, flip, out, [])
 
 
 def avg_pool(
-    const q8_t[:, :, :, ::1] x,         # (B, H, W, C)
+    object x,                           # (B, H, W, C) codes
+    Py_ssize_t n_images,
     tuple window,
+    uint8_t flip,                       # 0x80: codes are int8
     bint count_outside,
-    int32_t x_zero,
+    int32_t x_zero,                     # as uint8
     const float[::1] multiplier,        # (KH * KW + 1,) by the number of cells, equation (16)
-    int32_t zero_point,
-    int32_t qmin,
-    int32_t qmax,
-    q8_t[:, :, :, ::1] out,             # (B, OH, OW, C), overwritten
-    int n_threads,
+    tuple target,                       # zero point, low, high, flip as uint8; and wild
+    object out,                         # (B, OH, OW, C)
 ):
+    """Return the step that takes the mean of each window."""
     cdef pool_t pool
-    if out.size == 0:
-        return
-    pool.window = window_from(window)
-    pool.x = &x[0, 0, 0, 0]
-    pool.out = &out[0, 0, 0, 0]
+    memset(&pool, 0, sizeof(pool))
     pool.count_outside = count_outside
     pool.multiplier = &multiplier[0]
     pool.x_zero = x_zero
-    pool.zero_point = zero_point
-    pool.qmin = qmin
-    pool.qmax = qmax
-    if out.size * pool.window.kernel_height * pool.window.kernel_width < FEWEST_CELLS:
-        n_threads = 1
-    with nogil:
-        parallel_for(
-            _mean_row_int8 if q8_t is int8_t else _mean_row_uint8, &pool,
-            x.shape[0] * pool.window.out_height, n_threads,
-        )
+    (
+        pool.output.zero_point, pool.output.low, pool.output.high, pool.output.flip,
+        pool.output.is_wild,
+    ) = target
+    return _step(&pool, x, n_images, window, flip, out, [multiplier])

@@ -1,23 +1,49 @@
-"""Between reals, 32-bit sums and codes: quantize, dequantize, requantize, look up.
+"""Between reals, 32-bit sums and codes: quantize, dequantize, requantize.
 
 Codes are written as bytes, whatever their dtype: int8 and uint8 differ only in what `qmin` is.
 Channels lie along one axis; arrays come in as (outer, channels, inner), flattened.
 """
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
+from libc.string cimport memset
 
-from qcy._dtypes cimport q8_t
 from qcy._rounding cimport round_code
+from qcy._step cimport Step, at, new_step, place_of, place_t
 from qcy._threads cimport parallel_for
 
+cdef extern from *:
+    """
+    #ifdef _MSC_VER
+    #include <intrin.h>
+    #define qcy_count(p, n) _InterlockedExchangeAdd((p), (n))
+    #else
+    #define qcy_count(p, n) __atomic_fetch_add((p), (n), __ATOMIC_RELAXED)
+    #endif
+    """
+    long qcy_count(long* total, long n) noexcept nogil
+
+cdef extern from "elementwise.h":
+    ctypedef struct qcy_output:
+        uint8_t low
+        uint8_t high
+    ctypedef struct qcy_quantizer:
+        qcy_output out
+    qcy_quantizer qcy_quantizer_of(float scale, int zero_point, uint8_t flip) noexcept nogil
+    Py_ssize_t qcy_quantize_run(
+        const float* x, Py_ssize_t n, const qcy_quantizer* q, uint8_t* codes
+    ) noexcept nogil
+    void qcy_dequantize_run(
+        const uint8_t* codes, Py_ssize_t n, float scale, int zero_point, int is_signed, float* x
+    ) noexcept nogil
+
 cdef enum:
-    CHUNK = 16384           # elements that a thread takes at a time, and a call hands to a second
+    CHUNK = 16384           # elements that a thread takes at a time
+    FEWEST = 131072         # elements below which waking threads costs more than they save
     TFLITE = 1              # rounding rules other than half to even
-    TFLITE_SINGLE = 2
 
 
 cdef struct run_t:
-    const void* source
-    void* target
+    place_t source
+    place_t target
     const float* scale
     const int32_t* zero_point
     const int32_t* bias         # or NULL
@@ -26,10 +52,13 @@ cdef struct run_t:
     Py_ssize_t n_channels       # 1: one scale for all
     Py_ssize_t inner            # elements that share a scale, side by side
     Py_ssize_t size
-    int32_t qmin
+    int32_t qmin                # of the dtype, or of the clamp
     int32_t qmax
-    int64_t* n_nan              # per worker, a cache line apart
+    int is_signed               # codes are int8
     int rounding
+    # What one run adds:
+    uint8_t** memories
+    long* n_nan
 
 
 cdef inline Py_ssize_t chunk_of(const run_t* run) noexcept nogil:
@@ -45,20 +74,32 @@ cdef inline Py_ssize_t n_chunks(const run_t* run) noexcept nogil:
     return (run.size + chunk_of(run) - 1) // chunk_of(run)
 
 
+cdef Step _step(long (*function)(const void*, uint8_t**, int) noexcept nogil, run_t* run,
+                object source, object target, list owners):
+    cdef Step step
+    run.source = place_of(source, owners)
+    run.target = place_of(target, owners)
+    step = new_step(function, run, sizeof(run_t), owners)
+    if run.size < FEWEST:
+        step.most_threads = 1
+    return step
+
+
+cdef void _set_channels(
+    run_t* run, const float[::1] scale, const int32_t[::1] zero_point, Py_ssize_t inner,
+    Py_ssize_t size, int is_signed, list owners,
+):
+    run.n_channels = scale.shape[0]
+    run.scale = &scale[0] if run.n_channels else NULL
+    run.zero_point = &zero_point[0] if run.n_channels else NULL
+    run.inner = inner
+    run.size = size
+    run.is_signed = is_signed
+    owners.append(scale)
+    owners.append(zero_point)
+
+
 # ------------------------------------------------------------------------------------- quantize
-
-cdef int64_t _quantize_run(
-    const float* reals, float scale, int32_t zero_point, int32_t qmin, int32_t qmax,
-    Py_ssize_t n, uint8_t* codes,
-) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef float low = <float> (qmin - zero_point), high = <float> (qmax - zero_point)
-    cdef int32_t n_nan = 0
-    for i in range(n):
-        n_nan += reals[i] != reals[i]
-        codes[i] = <uint8_t> round_code(reals[i] / scale, low, high, zero_point)
-    return n_nan
-
 
 cdef int64_t _quantize_row(
     const float* reals, const float* scale, const int32_t* zero_point, int32_t qmin, int32_t qmax,
@@ -79,9 +120,11 @@ cdef void _quantize_task(const void* args, Py_ssize_t index, int worker) noexcep
     cdef const run_t* run = <const run_t*> args
     cdef Py_ssize_t first = index * chunk_of(run), channel
     cdef Py_ssize_t last = min(run.size, first + chunk_of(run))
-    cdef const float* reals = <const float*> run.source
-    cdef uint8_t* codes = <uint8_t*> run.target
+    cdef const float* reals = <const float*> at(run.source, run.memories)
+    cdef uint8_t* codes = <uint8_t*> at(run.target, run.memories)
     cdef int64_t n_nan = 0
+    cdef uint8_t flip = 0x80 if run.is_signed else 0
+    cdef qcy_quantizer quantizer
     if run.n_channels > 1 and run.inner == 1:
         while first < last:
             n_nan += _quantize_row(
@@ -91,111 +134,108 @@ cdef void _quantize_task(const void* args, Py_ssize_t index, int worker) noexcep
             first += run.n_channels
     else:
         channel = index % run.n_channels
-        n_nan = _quantize_run(
-            reals + first, run.scale[channel], run.zero_point[channel], run.qmin, run.qmax,
-            last - first, codes + first,
+        quantizer = qcy_quantizer_of(
+            run.scale[channel], run.zero_point[channel] + (128 if run.is_signed else 0), flip
         )
-    run.n_nan[worker * 8] += n_nan
+        quantizer.out.low = <uint8_t> run.qmin ^ flip
+        quantizer.out.high = <uint8_t> run.qmax ^ flip
+        n_nan = qcy_quantize_run(reals + first, last - first, &quantizer, codes + first)
+    if n_nan:
+        qcy_count(run.n_nan, <long> n_nan)
+
+
+cdef long _run_quantize(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef run_t run = (<const run_t*> args)[0]
+    cdef long n_nan = 0
+    if run.size == 0:
+        return 0
+    run.memories = memories
+    run.n_nan = &n_nan
+    parallel_for(_quantize_task, &run, n_chunks(&run), n_threads)
+    return n_nan
 
 
 def quantize(
-    const float[::1] reals,
+    object reals,
+    Py_ssize_t size,
     const float[::1] scale,             # one, or one per channel
     const int32_t[::1] zero_point,      # as many
     Py_ssize_t inner,                   # elements side by side that share a scale
+    bint is_signed,                     # codes are int8
     int32_t qmin,
     int32_t qmax,
-    uint8_t[::1] codes,                 # as long as reals, overwritten
-    int64_t[::1] n_nan,                 # 8 * n_threads zeros: the NaNs that each thread saw
-    int n_threads,
+    object codes,                       # as long as reals
 ):
+    """Return the step of equation (4); it returns how many NaNs it saw."""
     cdef run_t run
-    if reals.shape[0] == 0:
-        return
-    run.source = &reals[0]
-    run.target = &codes[0]
-    run.scale = &scale[0]
-    run.zero_point = &zero_point[0]
-    run.n_channels = scale.shape[0]
-    run.inner = inner
-    run.size = reals.shape[0]
+    cdef list owners = []
+    memset(&run, 0, sizeof(run))
+    _set_channels(&run, scale, zero_point, inner, size, is_signed, owners)
     run.qmin = qmin
     run.qmax = qmax
-    run.n_nan = &n_nan[0]
-    with nogil:
-        parallel_for(
-            _quantize_task, &run, n_chunks(&run), n_threads if run.size > 2 * CHUNK else 1
-        )
+    return _step(_run_quantize, &run, reals, codes, owners)
 
 
 # ----------------------------------------------------------------------------------- dequantize
 
-cdef void _dequantize_run(
-    const q8_t* codes, float scale, int32_t zero_point, Py_ssize_t n, float* reals
-) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        reals[i] = scale * <float> (<int32_t> codes[i] - zero_point)
-
-
 cdef void _dequantize_row(
-    const q8_t* codes, const float* scale, const int32_t* zero_point, Py_ssize_t n, float* reals
+    const uint8_t* codes, const float* scale, const int32_t* zero_point, bint is_signed,
+    Py_ssize_t n, float* reals,
 ) noexcept nogil:
     cdef Py_ssize_t i
-    for i in range(n):
-        reals[i] = scale[i] * <float> (<int32_t> codes[i] - zero_point[i])
+    if is_signed:
+        for i in range(n):
+            reals[i] = scale[i] * <float> (<int32_t> <int8_t> codes[i] - zero_point[i])
+    else:
+        for i in range(n):
+            reals[i] = scale[i] * <float> (<int32_t> codes[i] - zero_point[i])
 
 
-cdef void _dequantize_chunk(const run_t* run, Py_ssize_t index, q8_t unused) noexcept nogil:
+cdef void _dequantize_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
+    cdef const run_t* run = <const run_t*> args
     cdef Py_ssize_t first = index * chunk_of(run), channel
     cdef Py_ssize_t last = min(run.size, first + chunk_of(run))
-    cdef const q8_t* codes = <const q8_t*> run.source
-    cdef float* reals = <float*> run.target
+    cdef const uint8_t* codes = <const uint8_t*> at(run.source, run.memories)
+    cdef float* reals = <float*> at(run.target, run.memories)
     if run.n_channels > 1 and run.inner == 1:
         while first < last:
             _dequantize_row(
-                codes + first, run.scale, run.zero_point, run.n_channels, reals + first
+                codes + first, run.scale, run.zero_point, run.is_signed, run.n_channels,
+                reals + first,
             )
             first += run.n_channels
     else:
         channel = index % run.n_channels
-        _dequantize_run(
-            codes + first, run.scale[channel], run.zero_point[channel], last - first,
-            reals + first,
+        qcy_dequantize_run(
+            codes + first, last - first, run.scale[channel], run.zero_point[channel],
+            run.is_signed, reals + first,
         )
 
 
-cdef void _dequantize_int8(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    _dequantize_chunk(<const run_t*> args, index, <int8_t> 0)
-
-
-cdef void _dequantize_uint8(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    _dequantize_chunk(<const run_t*> args, index, <uint8_t> 0)
+cdef long _run_dequantize(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef run_t run = (<const run_t*> args)[0]
+    if run.size == 0:
+        return 0
+    run.memories = memories
+    parallel_for(_dequantize_task, &run, n_chunks(&run), n_threads)
+    return 0
 
 
 def dequantize(
-    const q8_t[::1] codes,
+    object codes,
+    Py_ssize_t size,
     const float[::1] scale,             # one, or one per channel
     const int32_t[::1] zero_point,      # as many
     Py_ssize_t inner,                   # elements side by side that share a scale
-    float[::1] reals,                   # as long as codes, overwritten
-    int n_threads,
+    bint is_signed,                     # codes are int8
+    object reals,                       # as long as codes
 ):
+    """Return the step of equation (5)."""
     cdef run_t run
-    if codes.shape[0] == 0:
-        return
-    run.source = &codes[0]
-    run.target = &reals[0]
-    run.scale = &scale[0]
-    run.zero_point = &zero_point[0]
-    run.n_channels = scale.shape[0]
-    run.inner = inner
-    run.size = codes.shape[0]
-    with nogil:
-        parallel_for(
-            _dequantize_int8 if q8_t is int8_t else _dequantize_uint8, &run, n_chunks(&run),
-            n_threads if run.size > 2 * CHUNK else 1,
-        )
+    cdef list owners = []
+    memset(&run, 0, sizeof(run))
+    _set_channels(&run, scale, zero_point, inner, size, is_signed, owners)
+    return _step(_run_dequantize, &run, codes, reals, owners)
 
 
 # ----------------------------------------------------------------------------------- requantize
@@ -222,7 +262,7 @@ cdef inline int64_t _fixed_point(
     cdef int64_t product, mask, rest, high
     if shift > 0:                       # then what is far out saturates in any case
         acc = min(max(acc, -1048576), 1048576)
-    if rounding == TFLITE_SINGLE:
+    if rounding != TFLITE:              # single rounding
         product = acc * fixed
         return (product + (<int64_t> 1 << (30 - shift))) >> (31 - shift)
     if shift > 0:
@@ -249,11 +289,10 @@ cdef void _requantize_fixed_row(
 
 cdef void _requantize_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
     cdef const run_t* run = <const run_t*> args
-    cdef Py_ssize_t rows = max(1, CHUNK // run.n_channels)
-    cdef Py_ssize_t first = index * rows * run.n_channels
-    cdef Py_ssize_t last = min(run.size, first + rows * run.n_channels)
-    cdef const int32_t* acc = <const int32_t*> run.source
-    cdef uint8_t* codes = <uint8_t*> run.target
+    cdef Py_ssize_t first = index * chunk_of(run)
+    cdef Py_ssize_t last = min(run.size, first + chunk_of(run))
+    cdef const int32_t* acc = <const int32_t*> at(run.source, run.memories)
+    cdef uint8_t* codes = <uint8_t*> at(run.target, run.memories)
     cdef int32_t zero_point = run.zero_point[0]
     while first < last:
         if run.rounding == 0:
@@ -266,83 +305,37 @@ cdef void _requantize_task(const void* args, Py_ssize_t index, int worker) noexc
         first += run.n_channels
 
 
+cdef long _run_requantize(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef run_t run = (<const run_t*> args)[0]
+    if run.size == 0:
+        return 0
+    run.memories = memories
+    parallel_for(_requantize_task, &run, n_chunks(&run), n_threads)
+    return 0
+
+
 def requantize(
-    const int32_t[:, ::1] acc,          # (M, N)
+    object acc,                         # (M, N)
+    Py_ssize_t size,
     const int32_t[::1] bias,            # (N,) or None
     const float[::1] multiplier,        # (N,)
     const int32_t[::1] fixed,           # (N,) fixed-point multipliers; None if rounding is 0
     const int32_t[::1] shift,           # (N,) and their exponents, -31 to 10
-    int rounding,                       # 0: half to even; TFLITE, TFLITE_SINGLE
-    int32_t zero_point,
+    int rounding,                       # 0: half to even; TFLITE; 2: TFLite's single rounding
+    const int32_t[::1] zero_point,      # one
     int32_t qmin,
     int32_t qmax,
-    uint8_t[:, ::1] codes,              # (M, N), overwritten
-    int n_threads,
+    object codes,                       # (M, N)
 ):
+    """Return the step of equations (9) and (10)."""
     cdef run_t run
-    cdef Py_ssize_t rows
-    if acc.size == 0:
-        return
-    rows = max(1, CHUNK // acc.shape[1])
-    run.source = &acc[0, 0]
-    run.target = &codes[0, 0]
+    cdef list owners = [bias, fixed, shift]
+    memset(&run, 0, sizeof(run))
+    _set_channels(&run, multiplier, zero_point, 1, size, 0, owners)
     run.bias = NULL if bias is None else &bias[0]
-    run.scale = &multiplier[0]
     run.fixed = NULL if fixed is None else &fixed[0]
     run.shift = NULL if shift is None else &shift[0]
     run.rounding = rounding
-    run.zero_point = &zero_point
-    run.n_channels = acc.shape[1]
-    run.size = acc.size
     run.qmin = qmin
     run.qmax = qmax
-    with nogil:
-        parallel_for(
-            _requantize_task, &run, (run.size // run.n_channels + rows - 1) // rows,
-            n_threads if run.size > 2 * CHUNK else 1,
-        )
-
-
-# --------------------------------------------------------------------------------------- look up
-
-cdef struct lookup_t:
-    const uint8_t* codes
-    const uint8_t* table
-    uint8_t* out
-    Py_ssize_t size
-
-
-cdef void _lookup_run(
-    const uint8_t* codes, const uint8_t* table, Py_ssize_t n, uint8_t* out
-) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        out[i] = table[codes[i]]
-
-
-cdef void _lookup_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    cdef const lookup_t* run = <const lookup_t*> args
-    cdef Py_ssize_t first = index * CHUNK
-    _lookup_run(
-        run.codes + first, run.table, min(CHUNK, run.size - first), run.out + first
-    )
-
-
-def lookup(
-    const uint8_t[::1] codes,
-    const uint8_t[::1] table,           # (256,) by the code's byte
-    uint8_t[::1] out,                   # as long as codes, overwritten
-    int n_threads,
-):
-    cdef lookup_t run
-    if codes.shape[0] == 0:
-        return
-    run.codes = &codes[0]
-    run.table = &table[0]
-    run.out = &out[0]
-    run.size = codes.shape[0]
-    with nogil:
-        parallel_for(
-            _lookup_task, &run, (run.size + CHUNK - 1) // CHUNK,
-            n_threads if run.size > 2 * CHUNK else 1,
-        )
+    return _step(_run_requantize, &run, acc, codes, owners)

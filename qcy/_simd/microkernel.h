@@ -1,10 +1,10 @@
 /* The tile: a few rows of A times one panel of packed weights, from bytes to finished output.
  *
  * An outer product built on dot. A row of A is `n_taps` runs of `depth` bytes, each found through
- * a pointer, so that a matrix (one tap) and an image (one tap per kernel cell) are the same thing.
- * A panel holds, for each tap and each 32-bit word of A, the weights of every column:
- * [tap][ceil(depth / 4)][columns][QCY_GROUP], padded with zeros. The sums stay in registers from the first
- * product to the requantized code; equations (7) and (9) of docs/quantization.md. */
+ * a pointer, so that a matrix (one tap) and an image (one tap per kernel cell, or per kernel row)
+ * are the same thing. A panel holds, for each tap and each 32-bit word of A, the weights of every
+ * column: [tap][ceil(depth / 4)][columns][QCY_GROUP], padded with zeros. The sums stay in registers
+ * from the first product to the finished code: equations (7), (9), (22) of docs/quantization.md. */
 #ifndef QCY_MICROKERNEL_H
 #define QCY_MICROKERNEL_H
 
@@ -12,44 +12,88 @@
 
 #define QCY_PANEL (QCY_LANES * QCY_VECTORS)     /* columns of the widest panel */
 #define QCY_ROWS_MAX 12                         /* rows of the tallest tile, for narrow panels */
+#define QCY_AHEAD 4096                          /* bytes of weights fetched ahead of a single row */
 
 typedef struct {
     ptrdiff_t n_taps;
     ptrdiff_t depth;
+    const uint8_t *blank;       /* a tap whose rows all lie here adds nothing; or NULL */
     const int8_t *panel;
     const int32_t *offset;      /* (columns) bias and zero points, folded */
-    const int32_t *b_zero;      /* (columns) or NULL: minus the zero point of each column */
-    const int32_t *row_sums;    /* (rows) sum of each row of A; read only with b_zero */
+    const int32_t *row_weight;  /* (columns) or NULL: added to the sums, times row_term */
+    const int32_t *row_term;    /* (rows) sum, or zero point, of each row; read with row_weight */
     const float *multiplier;    /* (columns) or NULL: the output is then int32 */
+    const float *row_scale;     /* (rows) or NULL: with it the output is float32, equation (22) */
+    const float *bias;          /* (columns) of float32 output */
+    const uint8_t *table;       /* (256) that codes are looked up in at last; or NULL */
     void *out;
     ptrdiff_t stride;           /* elements between rows of out */
     ptrdiff_t n_columns;        /* valid columns of this panel */
     int zero_point;             /* of the output, as uint8 */
     uint8_t low, high;          /* output clamp, as uint8 */
     uint8_t flip;               /* 0x80 makes uint8 codes int8 */
+    uint8_t is_wild;            /* sums times multiplier may pass 2^31 */
 } qcy_tile;
 
-typedef void (*qcy_tile_function)(const uint8_t *const *rows, const qcy_tile *tile);
+/* Pointers to the taps of each row, one row after another. */
+typedef void (*qcy_tile_function)(const uint8_t *const *taps, const qcy_tile *tile);
 
-/* Copy the valid columns of a tile that was wider than its output. */
-QCY_NOINLINE void qcy_copy_tile(
-    uint8_t *out, ptrdiff_t out_bytes, const uint8_t *tile, ptrdiff_t tile_bytes, int n_rows,
-    size_t n_bytes)
+/* Store one row of finished sums: int32, float32 or codes. */
+QCY_INLINE void qcy_finish_row(const int vectors, const int r, const qcy_sums *acc, const qcy_tile *tile)
 {
-    int r;
-    for (r = 0; r < n_rows; r++) memcpy(out + r * out_bytes, tile + r * tile_bytes, n_bytes);
+    const ptrdiff_t first = r * tile->stride;
+    const int is_narrow = tile->n_columns < (ptrdiff_t)vectors * QCY_LANES;
+    qcy_reals real[4];
+    int v;
+    if (tile->multiplier == NULL) {
+        int32_t *out = (int32_t *)tile->out + first;
+        QCY_UNROLL
+        for (v = 0; v < vectors; v++) {
+            if (is_narrow) qcy_sums_store_some(out, acc[v], tile->n_columns, v);
+            else qcy_sums_store(out + v * QCY_LANES, acc[v]);
+        }
+        return;
+    }
+    if (tile->row_scale != NULL) {
+        float *out = (float *)tile->out + first;
+        const qcy_reals scale = qcy_reals_set(tile->row_scale[r]);
+        QCY_UNROLL
+        for (v = 0; v < vectors; v++) {
+            const qcy_reals both =
+                qcy_reals_mul(scale, qcy_reals_load(tile->multiplier + v * QCY_LANES));
+            real[0] = qcy_reals_add(qcy_reals_mul(qcy_reals_of(acc[v]), both),
+                                    qcy_reals_load(tile->bias + v * QCY_LANES));
+            if (is_narrow) qcy_reals_store_some(out, real[0], tile->n_columns, v);
+            else qcy_reals_store(out + v * QCY_LANES, real[0]);
+        }
+        return;
+    }
+    QCY_UNROLL
+    for (v = 0; v < 4; v++) {
+        const int w = v < vectors ? v : 0;      /* a narrow panel repeats itself, unread */
+        real[v] = qcy_reals_mul(qcy_reals_of(acc[w]),
+                                qcy_reals_load(tile->multiplier + w * QCY_LANES));
+    }
+    if (tile->is_wild) {
+        QCY_UNROLL
+        for (v = 0; v < 4; v++) real[v] = qcy_reals_tame(real[v]);
+    }
+    {
+        qcy_codes codes = qcy_round_pack(real[0], real[1], real[2], real[3], tile->zero_point);
+        codes = qcy_clamp_flip(codes, tile->low, tile->high, tile->flip);
+        if (tile->table != NULL) codes = qcy_lookup(codes, qcy_table_load(tile->table));
+        if (is_narrow) qcy_codes_store_some((uint8_t *)tile->out + first, codes, tile->n_columns);
+        else qcy_codes_store((uint8_t *)tile->out + first, codes, vectors);
+    }
 }
 
 QCY_INLINE void qcy_tile_body(
-    const int n_rows, const int vectors, const uint8_t *const *rows, const qcy_tile *tile)
+    const int n_rows, const int vectors, const uint8_t *const *taps, const qcy_tile *tile)
 {
-    const ptrdiff_t width = (ptrdiff_t)vectors * QCY_LANES;
-    const ptrdiff_t whole = tile->depth & ~(ptrdiff_t)3, rest = tile->depth & 3;
+    const ptrdiff_t step = (ptrdiff_t)vectors * QCY_LANES * QCY_GROUP;
+    const ptrdiff_t n_taps = tile->n_taps, depth = tile->depth;
+    const ptrdiff_t whole = depth & ~(ptrdiff_t)3, rest = depth & 3;
     const int8_t *b = tile->panel;
-    int32_t narrow[QCY_ROWS_MAX * QCY_PANEL];
-    const int is_narrow = tile->n_columns < width;
-    const ptrdiff_t stride = is_narrow ? width : tile->stride;
-    void *const out = is_narrow ? narrow : tile->out;
     qcy_sums acc[QCY_ROWS_MAX][QCY_VECTORS];
     ptrdiff_t tap, k;
     int r, v, part;
@@ -60,20 +104,29 @@ QCY_INLINE void qcy_tile_body(
         QCY_UNROLL
         for (r = 0; r < n_rows; r++) acc[r][v] = offset;
     }
-    if (tile->b_zero != NULL) {
+    if (tile->row_weight != NULL) {
         QCY_UNROLL
         for (v = 0; v < vectors; v++) {
-            const qcy_sums zero = qcy_sums_load(tile->b_zero + v * QCY_LANES);
+            const qcy_sums weight = qcy_sums_load(tile->row_weight + v * QCY_LANES);
             QCY_UNROLL
             for (r = 0; r < n_rows; r++)
-                acc[r][v] = qcy_sums_add(acc[r][v], qcy_sums_scale(zero, tile->row_sums[r]));
+                acc[r][v] = qcy_sums_add(
+                    acc[r][v], qcy_sums_mul(weight, qcy_sums_set(tile->row_term[r])));
         }
     }
-    for (tap = 0; tap < tile->n_taps; tap++) {
+    for (tap = 0; tap < n_taps; tap++) {
         const uint8_t *a[QCY_ROWS_MAX];
         uint8_t last[QCY_ROWS_MAX][4];
+        int is_blank = 1;
         QCY_UNROLL
-        for (r = 0; r < n_rows; r++) a[r] = rows[tap * n_rows + r];
+        for (r = 0; r < n_rows; r++) {
+            a[r] = taps[r * n_taps + tap];
+            is_blank &= a[r] == tile->blank;
+        }
+        if (is_blank) {
+            b += (depth + 3) / 4 * step;
+            continue;
+        }
         for (part = 0; part < 2; part++) {
             const ptrdiff_t length = part == 0 ? whole : rest;
             if (part == 1 && rest != 0) {
@@ -92,44 +145,22 @@ QCY_INLINE void qcy_tile_body(
             for (k = 0; k < length; k += 4) {
                 qcy_rhs right[QCY_VECTORS];
                 QCY_UNROLL
-                for (v = 0; v < vectors; v++) right[v] = qcy_rhs_load(b + v * QCY_LANES * QCY_GROUP);
+                for (v = 0; v < vectors; v++) {
+                    right[v] = qcy_rhs_load(b + v * QCY_LANES * QCY_GROUP);
+                    if (n_rows <= 2) qcy_prefetch(b + v * QCY_LANES * QCY_GROUP + QCY_AHEAD);
+                }
                 QCY_UNROLL
                 for (r = 0; r < n_rows; r++) {
                     const qcy_lhs left = qcy_lhs_word(qcy_load32(a[r] + k));
                     QCY_UNROLL
                     for (v = 0; v < vectors; v++) acc[r][v] = qcy_dot(acc[r][v], left, right[v]);
                 }
-                b += width * QCY_GROUP;
+                b += step;
             }
         }
     }
-    if (tile->multiplier == NULL) {
-        QCY_UNROLL
-        for (r = 0; r < n_rows; r++) {
-            QCY_UNROLL
-            for (v = 0; v < vectors; v++)
-                qcy_sums_store((int32_t *)out + r * stride + v * QCY_LANES, acc[r][v]);
-        }
-    } else {
-        QCY_UNROLL
-        for (r = 0; r < n_rows; r++) {
-            qcy_reals real[4];
-            qcy_codes codes;
-            QCY_UNROLL
-            for (v = 0; v < 4; v++) {
-                const int w = v < vectors ? v : 0;      /* a narrow panel repeats itself, unread */
-                real[v] = qcy_scaled(acc[r][w], tile->multiplier + w * QCY_LANES);
-            }
-            codes = qcy_round_pack(real[0], real[1], real[2], real[3], tile->zero_point);
-            codes = qcy_clamp_flip(codes, tile->low, tile->high, tile->flip);
-            qcy_codes_store((uint8_t *)out + r * stride, codes, vectors);
-        }
-    }
-    if (is_narrow) {
-        const ptrdiff_t size = tile->multiplier == NULL ? (ptrdiff_t)sizeof(int32_t) : 1;
-        qcy_copy_tile((uint8_t *)tile->out, tile->stride * size, (const uint8_t *)narrow,
-                      width * size, n_rows, (size_t)(tile->n_columns * size));
-    }
+    QCY_UNROLL
+    for (r = 0; r < n_rows; r++) qcy_finish_row(vectors, r, acc[r], tile);
 }
 
 /* One function per shape of tile. */

@@ -1,22 +1,28 @@
-/* The operations of operations.h in the instructions of x86: AVX-512 VNNI, AVX-VNNI, AVX2, SSE2. */
+/* The operations of operations.h in the instructions of x86: AVX-512 (VNNI, VBMI), AVX-VNNI, AVX2, SSE2. */
 #ifndef QCY_OPERATIONS_X86_H
 #define QCY_OPERATIONS_X86_H
 
-/* ------------------------------------------------------------------------------- AVX-512 VNNI */
-#if defined(QCY_ISA_AVX512VNNI)
+#define qcy_prefetch(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+
+/* ------------------------------------------------------------------------------------- AVX-512 */
+#if defined(QCY_ISA_AVX512VNNI) || defined(QCY_ISA_AVX512VBMI)
 #include <immintrin.h>
 #define QCY_LANES 16
 #define QCY_VECTORS 4
 #define QCY_ROWS 6
 #define QCY_GROUP 4
 #define QCY_LHS_ZERO 0
+#define QCY_HAS_FMA 1
 typedef __m512i qcy_sums;
 typedef __m512i qcy_lhs;
 typedef __m512i qcy_rhs;
 typedef __m512 qcy_reals;
 typedef __m512i qcy_codes;
 
-QCY_INLINE qcy_sums qcy_zero(void) { return _mm512_setzero_si512(); }
+/* A mask of the first n of 64, or of the lanes of vector v among n numbers. */
+#define qcy_first(n) ((n) >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (n)) - 1)
+#define qcy_first_of(n, v) ((__mmask16)(qcy_first(n) >> (16 * (v))))
+
 QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word) { return _mm512_set1_epi32((int)word); }
 QCY_INLINE qcy_rhs qcy_rhs_load(const int8_t *b) { return _mm512_loadu_si512(b); }
 QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
@@ -25,73 +31,159 @@ QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 }
 QCY_INLINE qcy_sums qcy_sums_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 QCY_INLINE void qcy_sums_store(int32_t *p, qcy_sums s) { _mm512_storeu_si512(p, s); }
-QCY_INLINE qcy_sums qcy_sums_add(qcy_sums s, qcy_sums t) { return _mm512_add_epi32(s, t); }
-QCY_INLINE qcy_sums qcy_sums_scale(qcy_sums s, int32_t t)
+QCY_INLINE void qcy_sums_store_some(int32_t *p, qcy_sums s, ptrdiff_t n, int v)
 {
-    return _mm512_mullo_epi32(s, _mm512_set1_epi32(t));
+    _mm512_mask_storeu_epi32(p + 16 * v, qcy_first_of(n, v), s);
 }
-QCY_INLINE qcy_reals qcy_scaled(qcy_sums s, const float *multiplier)
+QCY_INLINE qcy_sums qcy_sums_set(int32_t t) { return _mm512_set1_epi32(t); }
+QCY_INLINE qcy_sums qcy_sums_add(qcy_sums s, qcy_sums t) { return _mm512_add_epi32(s, t); }
+QCY_INLINE qcy_sums qcy_sums_sub(qcy_sums s, qcy_sums t) { return _mm512_sub_epi32(s, t); }
+QCY_INLINE qcy_sums qcy_sums_mul(qcy_sums s, qcy_sums t) { return _mm512_mullo_epi32(s, t); }
+QCY_INLINE qcy_sums qcy_widen(const uint8_t *p)
 {
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(s), _mm512_loadu_ps(multiplier));
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+QCY_INLINE qcy_sums qcy_widen_signed(const uint8_t *p)
+{
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+QCY_INLINE qcy_reals qcy_reals_of(qcy_sums s) { return _mm512_cvtepi32_ps(s); }
+QCY_INLINE qcy_reals qcy_reals_set(float x) { return _mm512_set1_ps(x); }
+QCY_INLINE qcy_reals qcy_reals_load(const float *p) { return _mm512_loadu_ps(p); }
+QCY_INLINE void qcy_reals_store(float *p, qcy_reals x) { _mm512_storeu_ps(p, x); }
+QCY_INLINE void qcy_reals_store_some(float *p, qcy_reals x, ptrdiff_t n, int v)
+{
+    _mm512_mask_storeu_ps(p + 16 * v, qcy_first_of(n, v), x);
+}
+QCY_INLINE qcy_reals qcy_reals_add(qcy_reals x, qcy_reals y) { return _mm512_add_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_mul(qcy_reals x, qcy_reals y) { return _mm512_mul_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_div(qcy_reals x, qcy_reals y) { return _mm512_div_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_min(qcy_reals x, qcy_reals y) { return _mm512_min_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_max(qcy_reals x, qcy_reals y) { return _mm512_max_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_tame(qcy_reals x)
+{
+    return _mm512_min_ps(_mm512_set1_ps(QCY_REAL_MAX), x);     /* the second, if that is a NaN */
+}
+QCY_INLINE qcy_reals qcy_reals_fma(qcy_reals x, qcy_reals y, qcy_reals z)
+{
+    return _mm512_fmadd_ps(x, y, z);
+}
+QCY_INLINE int qcy_reals_have_nan(qcy_reals x, qcy_reals y)
+{
+    return _mm512_cmp_ps_mask(x, y, _CMP_UNORD_Q) != 0;
+}
+QCY_INLINE qcy_codes qcy_round_pack_lanes(
+    qcy_reals p0, qcy_reals p1, qcy_reals p2, qcy_reals p3, int zero_point)
+{
+    const __m512i zero = _mm512_set1_epi16((short)zero_point);
+    __m512i low16 = _mm512_packs_epi32(_mm512_cvtps_epi32(p0), _mm512_cvtps_epi32(p1));
+    __m512i high16 = _mm512_packs_epi32(_mm512_cvtps_epi32(p2), _mm512_cvtps_epi32(p3));
+    return _mm512_packus_epi16(_mm512_adds_epi16(low16, zero), _mm512_adds_epi16(high16, zero));
 }
 QCY_INLINE qcy_codes qcy_round_pack(
     qcy_reals p0, qcy_reals p1, qcy_reals p2, qcy_reals p3, int zero_point)
 {
-    const __m512 high = _mm512_set1_ps(QCY_REAL_MAX);
-    const __m512i zero = _mm512_set1_epi16((short)zero_point);
     const __m512i lanes = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m512i low16 = _mm512_packs_epi32(_mm512_cvtps_epi32(_mm512_min_ps(p0, high)),
-                                       _mm512_cvtps_epi32(_mm512_min_ps(p1, high)));
-    __m512i high16 = _mm512_packs_epi32(_mm512_cvtps_epi32(_mm512_min_ps(p2, high)),
-                                        _mm512_cvtps_epi32(_mm512_min_ps(p3, high)));
-    low16 = _mm512_adds_epi16(low16, zero);
-    high16 = _mm512_adds_epi16(high16, zero);
-    return _mm512_permutexvar_epi32(lanes, _mm512_packus_epi16(low16, high16));
+    return _mm512_permutexvar_epi32(lanes, qcy_round_pack_lanes(p0, p1, p2, p3, zero_point));
 }
-QCY_INLINE qcy_codes qcy_clamp_flip(qcy_codes c, uint8_t low, uint8_t high, uint8_t flip)
+QCY_INLINE qcy_codes qcy_codes_set(uint8_t c) { return _mm512_set1_epi8((char)c); }
+QCY_INLINE qcy_codes qcy_codes_load(const uint8_t *p) { return _mm512_loadu_si512(p); }
+QCY_INLINE qcy_codes qcy_codes_load_some(const uint8_t *p, ptrdiff_t n)
 {
-    c = _mm512_max_epu8(c, _mm512_set1_epi8((char)low));
-    c = _mm512_min_epu8(c, _mm512_set1_epi8((char)high));
-    return _mm512_xor_si512(c, _mm512_set1_epi8((char)flip));
+    return _mm512_maskz_loadu_epi8(qcy_first(n), p);
+}
+QCY_INLINE qcy_codes qcy_codes_max(qcy_codes c, qcy_codes d) { return _mm512_max_epu8(c, d); }
+QCY_INLINE qcy_codes qcy_codes_min(qcy_codes c, qcy_codes d) { return _mm512_min_epu8(c, d); }
+QCY_INLINE qcy_codes qcy_codes_xor(qcy_codes c, qcy_codes d) { return _mm512_xor_si512(c, d); }
+QCY_INLINE void qcy_codes_store_some(uint8_t *p, qcy_codes c, ptrdiff_t n)
+{
+    _mm512_mask_storeu_epi8(p, qcy_first(n), c);
 }
 QCY_INLINE void qcy_codes_store(uint8_t *p, qcy_codes c, int vectors)
 {
-    if (vectors == 4) {
-        _mm512_storeu_si512(p, c);
-        return;
-    }
-    if (vectors >= 2) _mm256_storeu_si256((__m256i *)p, _mm512_castsi512_si256(c));
-    if (vectors == 3) _mm_storeu_si128((__m128i *)(p + 32), _mm512_extracti32x4_epi32(c, 2));
-    if (vectors == 1) _mm_storeu_si128((__m128i *)p, _mm512_castsi512_si128(c));
+    if (vectors == 4) _mm512_storeu_si512(p, c);
+    else qcy_codes_store_some(p, c, 16 * vectors);
 }
+QCY_INLINE void qcy_dot_taps(
+    qcy_sums *sums, qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3, const int8_t *weights)
+{
+    const __m512i low01 = _mm512_unpacklo_epi8(t0, t1), low23 = _mm512_unpacklo_epi8(t2, t3);
+    const __m512i high01 = _mm512_unpackhi_epi8(t0, t1), high23 = _mm512_unpackhi_epi8(t2, t3);
+    sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_unpacklo_epi16(low01, low23),
+                                  _mm512_loadu_si512(weights));
+    sums[1] = _mm512_dpbusd_epi32(sums[1], _mm512_unpackhi_epi16(low01, low23),
+                                  _mm512_loadu_si512(weights + 64));
+    sums[2] = _mm512_dpbusd_epi32(sums[2], _mm512_unpacklo_epi16(high01, high23),
+                                  _mm512_loadu_si512(weights + 128));
+    sums[3] = _mm512_dpbusd_epi32(sums[3], _mm512_unpackhi_epi16(high01, high23),
+                                  _mm512_loadu_si512(weights + 192));
+}
+#ifdef QCY_ISA_AVX512VBMI
+#define QCY_TABLE
+typedef struct { __m512i part[4]; } qcy_table;
+QCY_INLINE qcy_table qcy_table_load(const uint8_t *entries)
+{
+    qcy_table t;
+    int i;
+    for (i = 0; i < 4; i++) t.part[i] = _mm512_loadu_si512(entries + 64 * i);
+    return t;
+}
+QCY_INLINE qcy_codes qcy_lookup(qcy_codes c, qcy_table t)
+{
+    const __m512i low = _mm512_permutex2var_epi8(t.part[0], c, t.part[1]);
+    const __m512i high = _mm512_permutex2var_epi8(t.part[2], c, t.part[3]);
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(c), low, high);
+}
+#else
+#define QCY_LOOKUP_16
+QCY_INLINE qcy_codes qcy_lookup_16(qcy_codes c, const uint8_t *table)
+{
+    /* Sixteen entries at a time: an index outside 0..15 gets its top bit set, and gives 0. */
+    __m512i found = _mm512_setzero_si512();
+    int i;
+    for (i = 0; i < 16; i++) {
+        const __m512i index = _mm512_adds_epu8(c, _mm512_set1_epi8(0x70));
+        found = _mm512_or_si512(found, _mm512_shuffle_epi8(_mm512_broadcast_i32x4(
+            _mm_loadu_si128((const __m128i *)(table + 16 * i))), index));
+        c = _mm512_sub_epi8(c, _mm512_set1_epi8(16));
+    }
+    return found;
+}
+#endif
 
 /* ---------------------------------------------------------------------------- AVX-VNNI and AVX2 */
 #elif defined(QCY_ISA_AVXVNNI) || defined(QCY_ISA_AVX2)
 #include <immintrin.h>
 #define QCY_LANES 8
 #define QCY_VECTORS 2
+#define QCY_ROWS 6
 #define QCY_LHS_ZERO 0
+#define QCY_HAS_FMA 1
 typedef __m256i qcy_sums;
+typedef __m256i qcy_lhs;
+typedef __m256i qcy_rhs;
 typedef __m256 qcy_reals;
 typedef __m256i qcy_codes;
 
 #ifdef QCY_ISA_AVXVNNI
-#define QCY_ROWS 6
 #define QCY_GROUP 4
-typedef __m256i qcy_lhs;
-typedef __m256i qcy_rhs;
-QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word) { return _mm256_set1_epi32((int)word); }
 QCY_INLINE qcy_rhs qcy_rhs_load(const int8_t *b) { return _mm256_loadu_si256((const __m256i *)b); }
 QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 {
     return _mm256_dpbusd_avx_epi32(sums, a, b);
 }
+QCY_INLINE void qcy_dot_taps(
+    qcy_sums *sums, qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3, const int8_t *weights)
+{
+    const __m256i low01 = _mm256_unpacklo_epi8(t0, t1), low23 = _mm256_unpacklo_epi8(t2, t3);
+    const __m256i high01 = _mm256_unpackhi_epi8(t0, t1), high23 = _mm256_unpackhi_epi8(t2, t3);
+    sums[0] = qcy_dot(sums[0], _mm256_unpacklo_epi16(low01, low23), qcy_rhs_load(weights));
+    sums[1] = qcy_dot(sums[1], _mm256_unpackhi_epi16(low01, low23), qcy_rhs_load(weights + 32));
+    sums[2] = qcy_dot(sums[2], _mm256_unpacklo_epi16(high01, high23), qcy_rhs_load(weights + 64));
+    sums[3] = qcy_dot(sums[3], _mm256_unpackhi_epi16(high01, high23), qcy_rhs_load(weights + 96));
+}
 #else
-#define QCY_ROWS 6
 #define QCY_GROUP 2     /* the products of a pair of 16-bit numbers fit 32 bits */
-typedef __m256i qcy_lhs;
-typedef __m256i qcy_rhs;
-QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word) { return _mm256_set1_epi32((int)word); }
 QCY_INLINE qcy_rhs qcy_rhs_load(const int8_t *b)
 {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)b));
@@ -100,48 +192,105 @@ QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 {
     return _mm256_add_epi32(sums, _mm256_madd_epi16(a, b));
 }
+QCY_INLINE void qcy_dot_pair(qcy_sums *sums, qcy_codes t0, qcy_codes t1, const int8_t *weights)
+{
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i low0 = _mm256_unpacklo_epi8(t0, zero), low1 = _mm256_unpacklo_epi8(t1, zero);
+    const __m256i high0 = _mm256_unpackhi_epi8(t0, zero), high1 = _mm256_unpackhi_epi8(t1, zero);
+    sums[0] = qcy_dot(sums[0], _mm256_unpacklo_epi16(low0, low1), qcy_rhs_load(weights));
+    sums[1] = qcy_dot(sums[1], _mm256_unpackhi_epi16(low0, low1), qcy_rhs_load(weights + 16));
+    sums[2] = qcy_dot(sums[2], _mm256_unpacklo_epi16(high0, high1), qcy_rhs_load(weights + 32));
+    sums[3] = qcy_dot(sums[3], _mm256_unpackhi_epi16(high0, high1), qcy_rhs_load(weights + 48));
+}
+QCY_INLINE void qcy_dot_taps(
+    qcy_sums *sums, qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3, const int8_t *weights)
+{
+    qcy_dot_pair(sums, t0, t1, weights);
+    qcy_dot_pair(sums, t2, t3, weights + 64);
+}
 #endif
 
-QCY_INLINE qcy_sums qcy_zero(void) { return _mm256_setzero_si256(); }
+QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word) { return _mm256_set1_epi32((int)word); }
 QCY_INLINE qcy_sums qcy_sums_load(const int32_t *p)
 {
     return _mm256_loadu_si256((const __m256i *)p);
 }
 QCY_INLINE void qcy_sums_store(int32_t *p, qcy_sums s) { _mm256_storeu_si256((__m256i *)p, s); }
+QCY_INLINE qcy_sums qcy_sums_set(int32_t t) { return _mm256_set1_epi32(t); }
 QCY_INLINE qcy_sums qcy_sums_add(qcy_sums s, qcy_sums t) { return _mm256_add_epi32(s, t); }
-QCY_INLINE qcy_sums qcy_sums_scale(qcy_sums s, int32_t t)
+QCY_INLINE qcy_sums qcy_sums_sub(qcy_sums s, qcy_sums t) { return _mm256_sub_epi32(s, t); }
+QCY_INLINE qcy_sums qcy_sums_mul(qcy_sums s, qcy_sums t) { return _mm256_mullo_epi32(s, t); }
+QCY_INLINE qcy_sums qcy_widen(const uint8_t *p)
 {
-    return _mm256_mullo_epi32(s, _mm256_set1_epi32(t));
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
 }
-QCY_INLINE qcy_reals qcy_scaled(qcy_sums s, const float *multiplier)
+QCY_INLINE qcy_sums qcy_widen_signed(const uint8_t *p)
 {
-    return _mm256_mul_ps(_mm256_cvtepi32_ps(s), _mm256_loadu_ps(multiplier));
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
+QCY_INLINE qcy_reals qcy_reals_of(qcy_sums s) { return _mm256_cvtepi32_ps(s); }
+QCY_INLINE qcy_reals qcy_reals_set(float x) { return _mm256_set1_ps(x); }
+QCY_INLINE qcy_reals qcy_reals_load(const float *p) { return _mm256_loadu_ps(p); }
+QCY_INLINE void qcy_reals_store(float *p, qcy_reals x) { _mm256_storeu_ps(p, x); }
+QCY_INLINE qcy_reals qcy_reals_add(qcy_reals x, qcy_reals y) { return _mm256_add_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_mul(qcy_reals x, qcy_reals y) { return _mm256_mul_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_div(qcy_reals x, qcy_reals y) { return _mm256_div_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_min(qcy_reals x, qcy_reals y) { return _mm256_min_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_max(qcy_reals x, qcy_reals y) { return _mm256_max_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_tame(qcy_reals x)
+{
+    return _mm256_min_ps(_mm256_set1_ps(QCY_REAL_MAX), x);     /* the second, if that is a NaN */
+}
+QCY_INLINE qcy_reals qcy_reals_fma(qcy_reals x, qcy_reals y, qcy_reals z)
+{
+    return _mm256_fmadd_ps(x, y, z);
+}
+QCY_INLINE int qcy_reals_have_nan(qcy_reals x, qcy_reals y)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_UNORD_Q)) != 0;
+}
+QCY_INLINE qcy_codes qcy_round_pack_lanes(
+    qcy_reals p0, qcy_reals p1, qcy_reals p2, qcy_reals p3, int zero_point)
+{
+    const __m256i zero = _mm256_set1_epi16((short)zero_point);
+    __m256i low16 = _mm256_packs_epi32(_mm256_cvtps_epi32(p0), _mm256_cvtps_epi32(p1));
+    __m256i high16 = _mm256_packs_epi32(_mm256_cvtps_epi32(p2), _mm256_cvtps_epi32(p3));
+    return _mm256_packus_epi16(_mm256_adds_epi16(low16, zero), _mm256_adds_epi16(high16, zero));
 }
 QCY_INLINE qcy_codes qcy_round_pack(
     qcy_reals p0, qcy_reals p1, qcy_reals p2, qcy_reals p3, int zero_point)
 {
-    const __m256 high = _mm256_set1_ps(QCY_REAL_MAX);
-    const __m256i zero = _mm256_set1_epi16((short)zero_point);
     const __m256i lanes = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    __m256i low16 = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_min_ps(p0, high)),
-                                       _mm256_cvtps_epi32(_mm256_min_ps(p1, high)));
-    __m256i high16 = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_min_ps(p2, high)),
-                                        _mm256_cvtps_epi32(_mm256_min_ps(p3, high)));
-    low16 = _mm256_adds_epi16(low16, zero);
-    high16 = _mm256_adds_epi16(high16, zero);
-    return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low16, high16), lanes);
+    return _mm256_permutevar8x32_epi32(qcy_round_pack_lanes(p0, p1, p2, p3, zero_point), lanes);
 }
-QCY_INLINE qcy_codes qcy_clamp_flip(qcy_codes c, uint8_t low, uint8_t high, uint8_t flip)
+QCY_INLINE qcy_codes qcy_codes_set(uint8_t c) { return _mm256_set1_epi8((char)c); }
+QCY_INLINE qcy_codes qcy_codes_load(const uint8_t *p)
 {
-    c = _mm256_max_epu8(c, _mm256_set1_epi8((char)low));
-    c = _mm256_min_epu8(c, _mm256_set1_epi8((char)high));
-    return _mm256_xor_si256(c, _mm256_set1_epi8((char)flip));
+    return _mm256_loadu_si256((const __m256i *)p);
 }
+QCY_INLINE qcy_codes qcy_codes_max(qcy_codes c, qcy_codes d) { return _mm256_max_epu8(c, d); }
+QCY_INLINE qcy_codes qcy_codes_min(qcy_codes c, qcy_codes d) { return _mm256_min_epu8(c, d); }
+QCY_INLINE qcy_codes qcy_codes_xor(qcy_codes c, qcy_codes d) { return _mm256_xor_si256(c, d); }
 QCY_INLINE void qcy_codes_store(uint8_t *p, qcy_codes c, int vectors)
 {
-    __m128i low = _mm256_castsi256_si128(c);
+    const __m128i low = _mm256_castsi256_si128(c);
+    if (vectors == 4) _mm256_storeu_si256((__m256i *)p, c);
     if (vectors == 2) _mm_storeu_si128((__m128i *)p, low);
     if (vectors == 1) _mm_storel_epi64((__m128i *)p, low);
+}
+#define QCY_LOOKUP_16
+QCY_INLINE qcy_codes qcy_lookup_16(qcy_codes c, const uint8_t *table)
+{
+    /* Sixteen entries at a time: an index outside 0..15 gets its top bit set, and gives 0. */
+    __m256i found = _mm256_setzero_si256();
+    int i;
+    for (i = 0; i < 16; i++) {
+        const __m256i index = _mm256_adds_epu8(c, _mm256_set1_epi8(0x70));
+        found = _mm256_or_si256(found, _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(
+            _mm_loadu_si128((const __m128i *)(table + 16 * i))), index));
+        c = _mm256_sub_epi8(c, _mm256_set1_epi8(16));
+    }
+    return found;
 }
 
 /* ----------------------------------------------------------------------------------------- SSE2 */
@@ -158,7 +307,6 @@ typedef __m128i qcy_rhs;
 typedef __m128 qcy_reals;
 typedef __m128i qcy_codes;
 
-QCY_INLINE qcy_sums qcy_zero(void) { return _mm_setzero_si128(); }
 QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word) { return _mm_set1_epi32((int)word); }
 QCY_INLINE qcy_rhs qcy_rhs_load(const int8_t *b)
 {
@@ -169,41 +317,88 @@ QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 {
     return _mm_add_epi32(sums, _mm_madd_epi16(a, b));
 }
+QCY_INLINE void qcy_dot_pair(qcy_sums *sums, qcy_codes t0, qcy_codes t1, const int8_t *weights)
+{
+    const __m128i zero = _mm_setzero_si128();
+    const __m128i low0 = _mm_unpacklo_epi8(t0, zero), low1 = _mm_unpacklo_epi8(t1, zero);
+    const __m128i high0 = _mm_unpackhi_epi8(t0, zero), high1 = _mm_unpackhi_epi8(t1, zero);
+    sums[0] = qcy_dot(sums[0], _mm_unpacklo_epi16(low0, low1), qcy_rhs_load(weights));
+    sums[1] = qcy_dot(sums[1], _mm_unpackhi_epi16(low0, low1), qcy_rhs_load(weights + 8));
+    sums[2] = qcy_dot(sums[2], _mm_unpacklo_epi16(high0, high1), qcy_rhs_load(weights + 16));
+    sums[3] = qcy_dot(sums[3], _mm_unpackhi_epi16(high0, high1), qcy_rhs_load(weights + 24));
+}
+QCY_INLINE void qcy_dot_taps(
+    qcy_sums *sums, qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3, const int8_t *weights)
+{
+    qcy_dot_pair(sums, t0, t1, weights);
+    qcy_dot_pair(sums, t2, t3, weights + 32);
+}
 QCY_INLINE qcy_sums qcy_sums_load(const int32_t *p) { return _mm_loadu_si128((const __m128i *)p); }
 QCY_INLINE void qcy_sums_store(int32_t *p, qcy_sums s) { _mm_storeu_si128((__m128i *)p, s); }
+QCY_INLINE qcy_sums qcy_sums_set(int32_t t) { return _mm_set1_epi32(t); }
 QCY_INLINE qcy_sums qcy_sums_add(qcy_sums s, qcy_sums t) { return _mm_add_epi32(s, t); }
-QCY_INLINE qcy_sums qcy_sums_scale(qcy_sums s, int32_t t)
+QCY_INLINE qcy_sums qcy_sums_sub(qcy_sums s, qcy_sums t) { return _mm_sub_epi32(s, t); }
+QCY_INLINE qcy_sums qcy_sums_mul(qcy_sums s, qcy_sums t)
 {
     /* SSE2 multiplies 32 bits in even lanes only. */
-    __m128i factor = _mm_set1_epi32(t);
-    __m128i even = _mm_mul_epu32(s, factor);
-    __m128i odd = _mm_mul_epu32(_mm_srli_epi64(s, 32), factor);
+    __m128i even = _mm_mul_epu32(s, t);
+    __m128i odd = _mm_mul_epu32(_mm_srli_epi64(s, 32), _mm_srli_epi64(t, 32));
     return _mm_unpacklo_epi32(_mm_shuffle_epi32(even, 0x08), _mm_shuffle_epi32(odd, 0x08));
 }
-QCY_INLINE qcy_reals qcy_scaled(qcy_sums s, const float *multiplier)
+QCY_INLINE qcy_sums qcy_widen(const uint8_t *p)
 {
-    return _mm_mul_ps(_mm_cvtepi32_ps(s), _mm_loadu_ps(multiplier));
+    const __m128i zero = _mm_setzero_si128();
+    int32_t four;
+    memcpy(&four, p, 4);
+    return _mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(four), zero), zero);
+}
+QCY_INLINE qcy_sums qcy_widen_signed(const uint8_t *p)
+{
+    __m128i codes;
+    int32_t four;
+    memcpy(&four, p, 4);
+    codes = _mm_cvtsi32_si128(four);
+    codes = _mm_unpacklo_epi8(codes, codes);
+    return _mm_srai_epi32(_mm_unpacklo_epi16(codes, codes), 24);
+}
+QCY_INLINE qcy_reals qcy_reals_of(qcy_sums s) { return _mm_cvtepi32_ps(s); }
+QCY_INLINE qcy_reals qcy_reals_set(float x) { return _mm_set1_ps(x); }
+QCY_INLINE qcy_reals qcy_reals_load(const float *p) { return _mm_loadu_ps(p); }
+QCY_INLINE void qcy_reals_store(float *p, qcy_reals x) { _mm_storeu_ps(p, x); }
+QCY_INLINE qcy_reals qcy_reals_add(qcy_reals x, qcy_reals y) { return _mm_add_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_mul(qcy_reals x, qcy_reals y) { return _mm_mul_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_div(qcy_reals x, qcy_reals y) { return _mm_div_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_min(qcy_reals x, qcy_reals y) { return _mm_min_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_max(qcy_reals x, qcy_reals y) { return _mm_max_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_tame(qcy_reals x)
+{
+    return _mm_min_ps(_mm_set1_ps(QCY_REAL_MAX), x);     /* the second, if that is a NaN */
+}
+QCY_INLINE int qcy_reals_have_nan(qcy_reals x, qcy_reals y)
+{
+    return _mm_movemask_ps(_mm_cmpunord_ps(x, y)) != 0;
 }
 QCY_INLINE qcy_codes qcy_round_pack(
     qcy_reals p0, qcy_reals p1, qcy_reals p2, qcy_reals p3, int zero_point)
 {
-    const __m128 high = _mm_set1_ps(QCY_REAL_MAX);
     const __m128i zero = _mm_set1_epi16((short)zero_point);
-    __m128i low16 = _mm_packs_epi32(_mm_cvtps_epi32(_mm_min_ps(p0, high)),
-                                    _mm_cvtps_epi32(_mm_min_ps(p1, high)));
-    __m128i high16 = _mm_packs_epi32(_mm_cvtps_epi32(_mm_min_ps(p2, high)),
-                                     _mm_cvtps_epi32(_mm_min_ps(p3, high)));
+    __m128i low16 = _mm_packs_epi32(_mm_cvtps_epi32(p0), _mm_cvtps_epi32(p1));
+    __m128i high16 = _mm_packs_epi32(_mm_cvtps_epi32(p2), _mm_cvtps_epi32(p3));
     return _mm_packus_epi16(_mm_adds_epi16(low16, zero), _mm_adds_epi16(high16, zero));
 }
-QCY_INLINE qcy_codes qcy_clamp_flip(qcy_codes c, uint8_t low, uint8_t high, uint8_t flip)
+#define qcy_round_pack_lanes qcy_round_pack
+QCY_INLINE qcy_codes qcy_codes_set(uint8_t c) { return _mm_set1_epi8((char)c); }
+QCY_INLINE qcy_codes qcy_codes_load(const uint8_t *p)
 {
-    c = _mm_max_epu8(c, _mm_set1_epi8((char)low));
-    c = _mm_min_epu8(c, _mm_set1_epi8((char)high));
-    return _mm_xor_si128(c, _mm_set1_epi8((char)flip));
+    return _mm_loadu_si128((const __m128i *)p);
 }
+QCY_INLINE qcy_codes qcy_codes_max(qcy_codes c, qcy_codes d) { return _mm_max_epu8(c, d); }
+QCY_INLINE qcy_codes qcy_codes_min(qcy_codes c, qcy_codes d) { return _mm_min_epu8(c, d); }
+QCY_INLINE qcy_codes qcy_codes_xor(qcy_codes c, qcy_codes d) { return _mm_xor_si128(c, d); }
 QCY_INLINE void qcy_codes_store(uint8_t *p, qcy_codes c, int vectors)
 {
     int four = _mm_cvtsi128_si32(c);
+    if (vectors == 4) _mm_storeu_si128((__m128i *)p, c);
     if (vectors == 2) _mm_storel_epi64((__m128i *)p, c);
     if (vectors == 1) memcpy(p, &four, 4);
 }

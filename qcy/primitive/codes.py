@@ -3,14 +3,12 @@
 import numpy as np
 
 from qcy import _kernels, _validate
-from qcy._threads import borrowed
+from qcy.primitive.binding import bindable
 
 
-def as_uint8(codes, zero_point):
-    """Return codes as uint8 and the zero point shifted with them: what the kernels multiply."""
-    if codes.dtype == np.uint8:
-        return codes, zero_point
-    return codes.view(np.uint8) ^ np.uint8(0x80), zero_point + 128
+def flip_of(dtype):
+    """Return what turns codes of `dtype` into uint8, as exclusive or, and shifts zero points."""
+    return 0 if dtype == np.uint8 else 0x80
 
 
 def clamp_codes(clamp, dtype):
@@ -30,12 +28,12 @@ def clamp_codes(clamp, dtype):
     return low, high
 
 
-def output_codes(out, zero_point, clamp=None):
-    """Return `out` as bytes, and how kernels fill it: (zero_point, low, high, flip) as uint8."""
-    zero_point = _validate.code("out_zero_point", zero_point, out.dtype)
-    low, high = clamp_codes(clamp, out.dtype)
-    shift = 0 if out.dtype == np.uint8 else 128
-    return out.view(np.uint8), (zero_point + shift, low + shift, high + shift, shift)
+def output_target(dtype, zero_point, clamp=None):
+    """Return how kernels fill an output: (zero_point, low, high, flip), all as uint8."""
+    zero_point = _validate.code("out_zero_point", zero_point, dtype)
+    low, high = clamp_codes(clamp, dtype)
+    shift = flip_of(dtype)
+    return zero_point + shift, low + shift, high + shift, shift
 
 
 def _channels(shape, axis, scale_name, scale, zero_point, dtype):
@@ -57,6 +55,7 @@ def _channels(shape, axis, scale_name, scale, zero_point, dtype):
     )
 
 
+@bindable
 def quantize_q8(x, scale, zero_point=0, *, axis=None, dtype="uint8", out=None, n_threads=None):
     """Turn reals into codes: ``saturate(rint(x / scale) + zero_point)``, equation (4).
 
@@ -97,17 +96,14 @@ def quantize_q8(x, scale, zero_point=0, *, axis=None, dtype="uint8", out=None, n
     dtype = _validate.q8_dtype("dtype", dtype)
     scale, zero_point, inner = _channels(x.shape, axis, "scale", scale, zero_point, dtype)
     out = _validate.output("out", out, x.shape, dtype, x, zero_point)
-    with borrowed(n_threads) as n:
-        n_nan = np.zeros(8 * n, np.int64)
-        _kernels.active.quantize.quantize(
-            x.reshape(-1), scale, zero_point, inner, *_validate.code_range(dtype),
-            out.reshape(-1).view(np.uint8), n_nan, n,
-        )
-    if n_nan.any():
-        raise ValueError(f"x must not hold NaN, got {n_nan.sum()} of them")
-    return out
+    step = _kernels.active.quantize.quantize(
+        x, x.size, scale, zero_point, inner, dtype == np.int8, *_validate.code_range(dtype), out
+    )
+    step.complaint = "x must not hold NaN, got {} of them"
+    return step, out, None
 
 
+@bindable
 def dequantize_q8(codes, scale, zero_point=0, *, axis=None, out=None, n_threads=None):
     """Turn codes into reals: ``scale * float32(code - zero_point)``, equation (5).
 
@@ -141,13 +137,13 @@ def dequantize_q8(codes, scale, zero_point=0, *, axis=None, out=None, n_threads=
         codes.shape, axis, "scale", scale, zero_point, codes.dtype
     )
     out = _validate.output("out", out, codes.shape, np.float32, codes, zero_point)
-    with borrowed(n_threads) as n:
-        _kernels.active.quantize.dequantize(
-            codes.reshape(-1), scale, zero_point, inner, out.reshape(-1), n
-        )
-    return out
+    step = _kernels.active.quantize.dequantize(
+        codes, codes.size, scale, zero_point, inner, codes.dtype == np.int8, out
+    )
+    return step, out, None
 
 
+@bindable
 def requantize_q8(
     acc, multiplier, *, zero_point=0, dtype="uint8", bias=None, rounding="nearest_even",
     clamp=None, out=None, n_threads=None,
@@ -199,18 +195,15 @@ def requantize_q8(
     zero_point = _validate.code("zero_point", zero_point, dtype)
     low, high = clamp_codes(clamp, dtype)
     out = _validate.output("out", out, acc.shape, dtype, acc, bias)
-    if not acc.size:
-        return out
     mode = _validate.ROUNDINGS.index(rounding)
-    if mode and bias is not None:
+    if mode and bias is not None and acc.size:
         _check_biased(acc.reshape(-1, n_cols), bias)
     fixed, shift = _fixed_point(multiplier) if mode else (None, None)
-    with borrowed(n_threads) as n:
-        _kernels.active.quantize.requantize(
-            acc.reshape(-1, n_cols), bias, multiplier, fixed, shift, mode, zero_point, low, high,
-            out.reshape(-1, n_cols).view(np.uint8), n,
-        )
-    return out
+    step = _kernels.active.quantize.requantize(
+        acc, acc.size, bias, multiplier, fixed, shift, mode, np.array([zero_point], np.int32),
+        low, high, out,
+    )
+    return step, out, None
 
 
 def _check_biased(acc, bias):
@@ -237,6 +230,7 @@ def _fixed_point(multiplier):
     return fixed.astype(np.int32), np.clip(shift, -31, 10).astype(np.int32)
 
 
+@bindable
 def lookup_q8(codes, table, *, out=None, n_threads=None):
     """Replace each code by its entry in a table: any function of one input, equation (17).
 
@@ -269,14 +263,14 @@ def lookup_q8(codes, table, *, out=None, n_threads=None):
     if table.size != 256:
         raise ValueError(f"table must have 256 entries, got {table.size}")
     out = _validate.output("out", out, codes.shape, table.dtype, codes, table)
-    by_byte = table.view(np.uint8)
-    if codes.dtype == np.int8:
-        by_byte = np.roll(by_byte, 128)
-    with borrowed(n_threads) as n:
-        _kernels.active.quantize.lookup(
-            codes.reshape(-1).view(np.uint8), by_byte, out.reshape(-1).view(np.uint8), n
-        )
-    return out
+    step = _kernels.active.elementwise.lookup(codes, codes.size, by_byte(table, codes.dtype), out)
+    return step, out, None
+
+
+def by_byte(table, dtype):
+    """Return a table ordered by the byte of each code of `dtype`, as the kernels read it."""
+    entries = table.view(np.uint8)
+    return entries if dtype == np.uint8 else np.roll(entries, 128)
 
 
 def copy_q8(x, out, n=None, *, stride_in=1, stride_out=1):

@@ -4,12 +4,14 @@ import numpy as np
 
 from qcy import _kernels, _validate
 from qcy._threads import borrowed
-from qcy.primitive.codes import as_uint8, output_codes, requantize_q8
-from qcy.primitive.gemm import accumulate, gemm_nn_q8_accum
+from qcy.primitive.binding import bindable
+from qcy.primitive.codes import flip_of, output_target, requantize_q8
+from qcy.primitive.gemm import gemm_nn_q8_accum
 from qcy.primitive.packing import MAX_SUM, PackedWeights, pack_conv_q8, resolve
 from qcy.primitive.windows import Window, from_nhwc, layout_shape, split_shape, to_nhwc
 
 
+@bindable
 def conv2d_q8(
     x, w, *, x_scale, w_scale=None, out_scale, x_zero_point=0, w_zero_point=0, out_zero_point=0,
     bias=None, stride=1, padding=0, dilation=1, groups=1, layout="NCHW", out_dtype="uint8",
@@ -78,45 +80,67 @@ def conv2d_q8(
     out_scale = _validate.scale("out_scale", out_scale, 0)
     _validate.choice("rounding", rounding, _validate.ROUNDINGS)
     out = _validate.output("out", out, out_shape, out_dtype, x, w)
+    target = output_target(out_dtype, out_zero_point, clamp)
     direct = out if layout == "NHWC" else np.empty(_nhwc(out_shape, layout), out_dtype)
-    codes, target = output_codes(direct, out_zero_point, clamp)
-    codes = codes.reshape(-1, packed.shape[0]) if codes.size else codes.reshape(0, 0)
-    zero = _validate.code("x_zero_point", x_zero_point, x.dtype)
-    image, zero = as_uint8(to_nhwc(x, layout), zero)
-    sizes = window.sizes(*shape[1:])
+    images = to_nhwc(x, layout)
     if rounding != "nearest_even":
-        acc = np.empty(codes.shape, np.int32)
-        _sums(image, packed, window, sizes, zero, acc, n_threads)
-        requantize_q8(
-            acc, packed.multipliers(x_scale, out_scale), zero_point=out_zero_point,
-            dtype=out_dtype, rounding=rounding, clamp=clamp, out=codes.view(out_dtype),
-            n_threads=n_threads,
-        )
-        return from_nhwc(direct, layout, out)
-    offset, minus_zero, multiplier = packed.folded(zero, (float(x_scale), float(out_scale)))
+        acc = np.empty(direct.shape, np.int32)
+
+        def finish(n_threads):
+            requantize_q8(
+                acc, packed.multipliers(x_scale, out_scale), zero_point=out_zero_point,
+                dtype=out_dtype, rounding=rounding, clamp=clamp, out=direct, n_threads=n_threads,
+            )
+            return from_nhwc(direct, layout, out)
+
+        return step_of(images, packed, window, x_zero_point, acc), out, finish
+    step = step_of(
+        images, packed, window, x_zero_point, direct, (float(x_scale), float(out_scale)), target
+    )
+    return step, out, _finish(direct, layout, out)
+
+
+def step_of(images, packed, window, x_zero_point, out, scales=None, target=(0, 0, 255, 0)):
+    """Return the step of a convolution of channels-last images.
+
+    Parameters
+    ----------
+    images : (B, H, W, C) array, or (shape, dtype, Place)
+    packed : PackedWeights
+    window : Window
+    x_zero_point : int
+    out : array or Place
+    scales : (x_scale, out_scale), optional
+        For output in codes; without, it is int32.
+    target : (zero_point, low, high, flip)
+        Of output in codes, as uint8.
+    """
+    shape, dtype, x = (
+        images if isinstance(images, tuple) else (images.shape, images.dtype, images)
+    )
+    n, height, width, channels = shape
+    flip = flip_of(dtype)
+    zero = _validate.code("x_zero_point", x_zero_point, dtype) + flip
     kernels = packed._kernels
-    with borrowed(n_threads) as n:
-        if packed.is_depthwise:
-            weights, w_zero, packed_bias = packed.depthwise()
-            kernels.depthwise.depthwise(
-                image, sizes, zero, weights, w_zero, packed_bias, None,
-                np.ascontiguousarray(np.broadcast_to(
-                    packed.multipliers(x_scale, out_scale), w_zero.shape
-                )), *target, codes, n,
-            )
-        elif _is_product(window, packed):
-            kernels.gemm.gemm_codes(
-                image.reshape(-1, shape[-1]) if image.size else image.reshape(0, shape[-1]),
-                packed._panels, offset, minus_zero, multiplier, *target, codes, n,
-            )
-        else:
-            kernels.conv.conv_codes(
-                image, sizes, zero, packed.groups, packed._panels, offset, minus_zero, multiplier,
-                *target, codes, n,
-            )
-    return from_nhwc(direct, layout, out)
+    sizes = window.sizes(height, width, channels)
+    if packed.is_depthwise:
+        arrays, is_wild = packed.depthwise(zero, scales)
+        kernel = kernels.depthwise.depthwise if len(arrays) == 3 else kernels.depthwise.plain
+        return kernel(x, n, sizes, flip, zero, *arrays, (*target, is_wild), out)
+    right = packed.product(zero, scales, target)
+    if _is_product(window, packed):
+        return kernels.gemm.product(
+            x, n * height * width, channels, flip, False, False, right, out
+        )
+    return kernels.conv.convolution(x, n, sizes, flip, zero, packed.groups, right, out)
 
 
+def _finish(direct, layout, out):
+    """Return what brings a channels-last result into `out`, or None if it is there."""
+    return None if layout == "NHWC" else lambda n_threads: from_nhwc(direct, layout, out)
+
+
+@bindable
 def conv2d_q8_accum(
     x, w, *, x_zero_point=0, w_zero_point=0, bias=None, stride=1, padding=0, dilation=1, groups=1,
     layout="NCHW", out=None, n_threads=None,
@@ -152,11 +176,8 @@ def conv2d_q8_accum(
     x = _validate.q8_array("x", x, 4)
     out = _validate.output("out", out, out_shape, np.int32, x, w)
     direct = out if layout == "NHWC" else np.empty(_nhwc(out_shape, layout), np.int32)
-    acc = direct.reshape(-1, packed.shape[0]) if direct.size else direct.reshape(0, 0)
-    zero = _validate.code("x_zero_point", x_zero_point, x.dtype)
-    image, zero = as_uint8(to_nhwc(x, layout), zero)
-    _sums(image, packed, window, window.sizes(*shape[1:]), zero, acc, n_threads)
-    return from_nhwc(direct, layout, out)
+    step = step_of(to_nhwc(x, layout), packed, window, x_zero_point, direct)
+    return step, out, _finish(direct, layout, out)
 
 
 def conv_transpose2d_q8(
@@ -241,7 +262,7 @@ dilation, groups, layout, out_dtype, rounding, clamp, out, n_threads
     out = _validate.output(
         "out", out, out_shape, _validate.q8_dtype("out_dtype", out_dtype), x, w, bias
     )
-    output_codes(out, out_zero_point, clamp)        # checks them
+    output_target(out.dtype, out_zero_point, clamp)         # checks them
     pixels = to_nhwc(x, layout).reshape(n * height * width, channels)
     columns = np.empty((len(pixels), n_out * taps), np.int32)
     for group, part in enumerate(np.split(pixels, groups, axis=1)):
@@ -327,22 +348,3 @@ def _is_product(window, packed):
         packed.groups == 1 and window.kernel == (1, 1) and window.stride == (1, 1)
         and not any(window.padding)
     )
-
-
-def _sums(image, packed, window, sizes, zero, acc, n_threads):
-    """Write the sums of a channels-last uint8 image into `acc`."""
-    if _is_product(window, packed):
-        accumulate(image.reshape(-1, image.shape[-1]) if image.size else
-                   image.reshape(0, image.shape[-1]), packed, zero, acc, n_threads)
-        return
-    offset, minus_zero, _ = packed.folded(zero)
-    with borrowed(n_threads) as n:
-        if packed.is_depthwise:
-            weights, w_zero, bias = packed.depthwise()
-            packed._kernels.depthwise.depthwise(
-                image, sizes, zero, weights, w_zero, bias, acc, None, 0, 0, 0, 0, None, n
-            )
-        else:
-            packed._kernels.conv.conv_acc(
-                image, sizes, zero, packed.groups, packed._panels, offset, minus_zero, acc, n
-            )

@@ -5,10 +5,11 @@ import math
 import numpy as np
 
 from qcy import _kernels, _validate
-from qcy._threads import borrowed
-from qcy.primitive.codes import clamp_codes, output_codes
+from qcy.primitive.binding import bindable
+from qcy.primitive.codes import clamp_codes, flip_of, output_target
 
 
+@bindable
 def add_q8(
     a, b, *, a_scale, b_scale, out_scale, a_zero_point=0, b_zero_point=0, out_zero_point=0,
     out_dtype="uint8", clamp=None, out=None, n_threads=None,
@@ -42,7 +43,7 @@ def add_q8(
     >>> add_q8(a, b, a_scale=1.0, b_scale=10.0, out_scale=2.0)
     array([10, 20], dtype=uint8)
     """
-    (a, b), flips, zeros = _operands(a, b, a_zero_point, b_zero_point)
+    (a, b), operands = _operands(a, b, a_zero_point, b_zero_point)
     scales = [
         _validate.scale(name, value, 0)
         for name, value in (("a_scale", a_scale), ("b_scale", b_scale), ("out_scale", out_scale))
@@ -52,15 +53,15 @@ def add_q8(
             _multiplier(scale / scales[2], f"{name}_scale", scale, scales[2])
             for name, scale in zip("ab", scales, strict=False)
         ]
-    out, codes, (zero, low, high, flip) = _output(out, out_dtype, out_zero_point, clamp, a, b)
-    with borrowed(n_threads) as n:
-        _kernels.active.elementwise.add(
-            a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8), *multipliers,
-            (*zeros, zero), (*flips, flip), low, high, codes, n,
-        )
-    return out
+    is_wild = 255 * sum(multipliers) >= 2.0**31
+    out, target = _output(out, out_dtype, out_zero_point, clamp, a, b)
+    step = _kernels.active.elementwise.add(
+        a, b, a.size, *multipliers, operands, (*target, is_wild), out
+    )
+    return step, out, None
 
 
+@bindable
 def mul_q8(
     a, b, *, a_scale, b_scale, out_scale, a_zero_point=0, b_zero_point=0, out_zero_point=0,
     out_dtype="uint8", clamp=None, out=None, n_threads=None,
@@ -88,7 +89,7 @@ clamp, out, n_threads
     >>> mul_q8(a, b, a_scale=1.0, b_scale=0.5, out_scale=0.5)
     array([10, 40], dtype=uint8)
     """
-    (a, b), flips, zeros = _operands(a, b, a_zero_point, b_zero_point)
+    (a, b), operands = _operands(a, b, a_zero_point, b_zero_point)
     a_scale = _validate.scale("a_scale", a_scale, 0)
     b_scale = _validate.scale("b_scale", b_scale, 0)
     out_scale = _validate.scale("out_scale", out_scale, 0)
@@ -97,15 +98,15 @@ clamp, out, n_threads
     _validate.multipliers(
         multiplier, ("a_scale", a_scale), ("b_scale", b_scale), ("out_scale", out_scale)
     )
-    out, codes, (zero, low, high, flip) = _output(out, out_dtype, out_zero_point, clamp, a, b)
-    with borrowed(n_threads) as n:
-        _kernels.active.elementwise.mul(
-            a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8), float(multiplier),
-            (*zeros, zero), (*flips, flip), low, high, codes, n,
-        )
-    return out
+    is_wild = 255 * 255 * float(multiplier) >= 2.0**31
+    out, target = _output(out, out_dtype, out_zero_point, clamp, a, b)
+    step = _kernels.active.elementwise.mul(
+        a, b, a.size, float(multiplier), operands, (*target, is_wild), out
+    )
+    return step, out, None
 
 
+@bindable
 def clamp_q8(codes, low, high, *, out=None, n_threads=None):
     """Clamp codes: ReLU is ``clamp_q8(codes, zero_point, qmax)``, equation (14).
 
@@ -134,13 +135,11 @@ def clamp_q8(codes, low, high, *, out=None, n_threads=None):
     codes = _validate.q8_array("codes", codes)
     low, high = clamp_codes((low, high), codes.dtype)
     out = _validate.output("out", out, codes.shape, codes.dtype, codes)
-    shift = 0 if codes.dtype == np.uint8 else 128
-    with borrowed(n_threads) as n:
-        _kernels.active.elementwise.clamp(
-            codes.reshape(-1).view(np.uint8), low + shift, high + shift, shift,
-            out.reshape(-1).view(np.uint8), n,
-        )
-    return out
+    shift = flip_of(codes.dtype)
+    step = _kernels.active.elementwise.clamp(
+        codes, codes.size, low + shift, high + shift, shift, out
+    )
+    return step, out, None
 
 
 def softmax_table(scale):
@@ -149,6 +148,7 @@ def softmax_table(scale):
     return np.array([round(2**24 * math.exp(-scale * d)) for d in range(256)], np.int32)
 
 
+@bindable
 def softmax_q8(codes, table, *, out_dtype="uint8", out=None, n_threads=None):
     """Take the softmax over the last axis, in integers, equation (18).
 
@@ -186,27 +186,22 @@ def softmax_q8(codes, table, *, out_dtype="uint8", out=None, n_threads=None):
         raise ValueError("table[0] must be positive, got 0")
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
     out = _validate.output("out", out, codes.shape, out_dtype, codes, table)
-    if not codes.size:
-        return out
-    with borrowed(n_threads) as n:
-        _kernels.active.elementwise.softmax(
-            codes.reshape(-1, codes.shape[-1]).view(np.uint8), table,
-            0 if codes.dtype == np.uint8 else 0x80, *_validate.code_range(out_dtype),
-            out.reshape(-1, codes.shape[-1]).view(np.uint8), n,
-        )
-    return out
+    n_rows = codes.size // codes.shape[-1] if codes.size else 0
+    step = _kernels.active.elementwise.softmax(
+        codes, n_rows, codes.shape[-1], table, flip_of(codes.dtype),
+        *_validate.code_range(out_dtype), out,
+    )
+    return step, out, None
 
 
 def _operands(a, b, a_zero_point, b_zero_point):
-    """Return both operands broadcast, what turns them into uint8, and zero points as uint8."""
-    arrays, flips, zeros = [], [], []
+    """Return both operands broadcast; and their zero points, and whether they are int8."""
+    arrays, zeros, signed = [], [], []
     for name, codes, zero in (("a", a, a_zero_point), ("b", b, b_zero_point)):
         codes = _validate.q8_array(name, codes)
-        zero = _validate.code(f"{name}_zero_point", zero, codes.dtype)
-        flip = 0 if codes.dtype == np.uint8 else 0x80
+        zeros.append(_validate.code(f"{name}_zero_point", zero, codes.dtype))
+        signed.append(codes.dtype == np.int8)
         arrays.append(codes)
-        flips.append(flip)
-        zeros.append(zero + flip)
     if arrays[0].shape != arrays[1].shape:
         shapes = [array.shape for array in arrays]
         try:
@@ -215,14 +210,13 @@ def _operands(a, b, a_zero_point, b_zero_point):
             raise ValueError(
                 f"a is {shapes[0]} and b is {shapes[1]}: shapes do not broadcast"
             ) from None
-    return arrays, flips, zeros
+    return arrays, (*zeros, *signed)
 
 
 def _output(out, dtype, zero_point, clamp, a, b):
     dtype = _validate.q8_dtype("out_dtype", dtype)
     out = _validate.output("out", out, a.shape, dtype, a, b)
-    codes, target = output_codes(out, zero_point, clamp)
-    return out, codes.reshape(-1), target
+    return out, output_target(dtype, zero_point, clamp)
 
 
 def _multiplier(ratio, name, scale, out_scale):

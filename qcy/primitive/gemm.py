@@ -3,11 +3,12 @@
 import numpy as np
 
 from qcy import _validate
-from qcy._threads import borrowed
-from qcy.primitive.codes import as_uint8, output_codes, requantize_q8
+from qcy.primitive.binding import bindable
+from qcy.primitive.codes import flip_of, output_target, requantize_q8
 from qcy.primitive.packing import PackedWeights, pack_q8, resolve
 
 
+@bindable
 def gemm_nn_q8(
     a, b, *, a_scale, b_scale=None, out_scale, a_zero_point=0, b_zero_point=0, out_zero_point=0,
     bias=None, out_dtype="uint8", rounding="nearest_even", clamp=None, out=None, n_threads=None,
@@ -72,10 +73,11 @@ def gemm_nn_q8(
     packed = _resolve(b, b_scale, b_zero_point, bias, True)
     return _product(
         a, packed, a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp,
-        out, n_threads, b,
+        out, b,
     )
 
 
+@bindable
 def gemm_nn_q8_accum(
     a, b, *, a_zero_point=0, b_zero_point=0, bias=None, out=None, n_threads=None
 ):
@@ -116,9 +118,65 @@ def gemm_nn_q8_accum(
     packed = _resolve(b, None, b_zero_point, bias, False)
     _validate.same_inner(a.shape, packed.shape)
     out = _validate.output("out", out, (a.shape[0], packed.shape[1]), np.int32, a, b)
-    left, zero = as_uint8(a, _validate.code("a_zero_point", a_zero_point, a.dtype))
-    accumulate(left, packed, zero, out, n_threads)
-    return out
+    return sums_step(a, a.shape, packed, a_zero_point, out), out, None
+
+
+@bindable
+def gemm_dynamic_q8(a, b, *, bias=None, per_row=True, out=None, n_threads=None):
+    """Multiply reals by weights in 8 bits: quantize the left operand on the way, give reals back.
+
+    The left operand is quantized to uint8 by its own range, equation (6); then
+    ``y = float32(acc) * float32(a_scale * b_scale) + bias``, equation (22). No calibration is needed.
+
+    Parameters
+    ----------
+    a : (M, K) array, real
+        Rounded to float32 if it is anything else.
+    b : PackedWeights
+        Made by `pack_q8` with a scale, from int8 or uint8 codes whose zero points are 0 (128 for
+        uint8), and without a bias of its own.
+    bias : (N,) array, real, optional
+    per_row : bool, default True
+        Whether each row of `a` has parameters of its own; False is ONNX's dynamic quantization.
+    out : (M, N) array, float32, optional
+    n_threads : int, optional
+        As for `gemm_nn_q8`.
+
+    Returns
+    -------
+    (M, N) array, float32
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or `a` holds a NaN or an infinity.
+
+    Examples
+    --------
+    >>> b = pack_q8(np.array([[100], [-50]], np.int8), b_scale=0.01)
+    >>> gemm_dynamic_q8(np.array([[2.55, 0.0]], np.float32), b)
+    array([[2.55]], dtype=float32)
+    """
+    a = _validate.real_array("a", a)
+    if a.ndim != 2:
+        raise ValueError(f"a must have 2 dimensions, got shape {a.shape}")
+    if not isinstance(b, PackedWeights):
+        raise TypeError(f"b must be PackedWeights, made by pack_q8, got {type(b).__name__}")
+    packed = _resolve(b, None, 0, None, True)
+    _validate.same_inner(a.shape, packed.shape)
+    if packed.bias is not None or packed._weight_zero.any():
+        raise ValueError("b must be packed without a bias, and with zero points that stand for 0")
+    n_cols = packed.shape[1]
+    if bias is not None:
+        bias = _validate.real_array("bias", bias)
+        if bias.shape != (n_cols,):
+            raise ValueError(f"bias must have shape {(n_cols,)}, got {bias.shape}")
+    out = _validate.output("out", out, (a.shape[0], n_cols), np.float32, a)
+    step = packed._kernels.gemm.product(
+        a, *a.shape, 0, True, bool(per_row), packed.dynamic_product(bias), out
+    )
+    step.complaint = "a must be finite and its range fit float32"
+    return step, out, None
 
 
 def gemm_batched_q8(
@@ -175,7 +233,7 @@ rounding, clamp, n_threads
         packed = _resolve(right, b_scale, b_zero_point, bias, True)
         left = np.broadcast_to(a, (*lead, *a.shape[-2:]))
         rows = np.ascontiguousarray(left).reshape(int(np.prod(shape[:-1])), a.shape[-1])
-        _product(rows, packed, *common, out.reshape(-1, shape[-1]) if out.size else None, n_threads)
+        _run(rows, packed, *common, out.reshape(-1, shape[-1]) if out.size else None, n_threads)
         return out
     left = np.broadcast_to(a, (*lead, *a.shape[-2:]))
     packed = np.empty(b.shape[:-2], object)
@@ -183,8 +241,17 @@ rounding, clamp, n_threads
         packed[index] = _resolve(b[index], b_scale, b_zero_point, bias, True)
     packed = np.broadcast_to(packed, lead)
     for index in np.ndindex(lead):
-        _product(np.ascontiguousarray(left[index]), packed[index], *common, out[index], n_threads)
+        _run(np.ascontiguousarray(left[index]), packed[index], *common, out[index], n_threads)
     return out
+
+
+def _run(*arguments):
+    """Plan a product, run it, and leave the result in its output."""
+    *plan, n_threads = arguments
+    step, _, finish = _product(*plan)
+    step.run(n_threads)
+    if finish is not None:
+        finish(n_threads)
 
 
 def _at_least_2d(name, array):
@@ -206,34 +273,31 @@ def _resolve(b, scale, zero_point, bias, needs_scale):
 
 def _product(
     a, packed, a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp, out,
-    n_threads, b=None,
+    b=None,
 ):
+    """Plan a product with output in codes."""
     _validate.same_inner(a.shape, packed.shape)
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
     out = _validate.output("out", out, (a.shape[0], packed.shape[1]), out_dtype, a, b)
     a_scale = _validate.scale("a_scale", a_scale, 0)
     out_scale = _validate.scale("out_scale", out_scale, 0)
-    a_zero_point = _validate.code("a_zero_point", a_zero_point, a.dtype)
     _validate.choice("rounding", rounding, _validate.ROUNDINGS)
-    codes, target = output_codes(out, out_zero_point, clamp)
-    left, zero = as_uint8(a, a_zero_point)
+    target = output_target(out_dtype, out_zero_point, clamp)
     if rounding != "nearest_even":
         acc = np.empty(out.shape, np.int32)
-        accumulate(left, packed, zero, acc, n_threads)
-        return requantize_q8(
+        return sums_step(a, a.shape, packed, a_zero_point, acc), out, lambda n_threads: requantize_q8(
             acc, packed.multipliers(a_scale, out_scale), zero_point=out_zero_point,
             dtype=out_dtype, rounding=rounding, clamp=clamp, out=out, n_threads=n_threads,
         )
-    offset, minus_b_zero, multiplier = packed.folded(zero, (float(a_scale), float(out_scale)))
-    with borrowed(n_threads) as n:
-        packed._kernels.gemm.gemm_codes(
-            left, packed._panels, offset, minus_b_zero, multiplier, *target, codes, n
-        )
-    return out
+    flip = flip_of(a.dtype)
+    zero = _validate.code("a_zero_point", a_zero_point, a.dtype) + flip
+    right = packed.product(zero, (float(a_scale), float(out_scale)), target)
+    return packed._kernels.gemm.product(a, *a.shape, flip, False, False, right, out), out, None
 
 
-def accumulate(left, packed, zero, acc, n_threads):
-    """Write the sums of a (M, K) uint8 operand with zero point `zero` into `acc`."""
-    offset, minus_b_zero, _ = packed.folded(zero)
-    with borrowed(n_threads) as n:
-        packed._kernels.gemm.gemm_acc(left, packed._panels, offset, minus_b_zero, acc, n)
+def sums_step(a, shape, packed, a_zero_point, out):
+    """Return the step that writes the sums of a left operand of (M, K) codes into `out`."""
+    flip = flip_of(a.dtype)
+    zero = _validate.code("a_zero_point", a_zero_point, a.dtype) + flip
+    right = packed.product(zero)
+    return packed._kernels.gemm.product(a, *shape, flip, False, False, right, out)

@@ -3,11 +3,13 @@
 import numpy as np
 
 from qcy import _kernels, _validate
-from qcy._threads import borrowed
+from qcy.primitive.binding import bindable
+from qcy.primitive.codes import flip_of, output_target
 from qcy.primitive.packing import MAX_SUM
 from qcy.primitive.windows import Window, from_nhwc, layout_shape, split_shape, to_nhwc
 
 
+@bindable
 def max_pool2d_q8(
     x, kernel_size, *, stride=None, padding=0, dilation=1, layout="NCHW", out=None, n_threads=None
 ):
@@ -48,11 +50,13 @@ def max_pool2d_q8(
     sizes, out_shape = _sizes(x, kernel_size, stride, padding, dilation, layout)
     out = _validate.output("out", out, out_shape, x.dtype, x)
     direct = _direct(out, layout)
-    with borrowed(n_threads) as n:
-        _kernels.active.pool.max_pool(to_nhwc(x, layout), sizes, direct, n)
-    return from_nhwc(direct, layout, out)
+    step = _kernels.active.pool.max_pool(
+        to_nhwc(x, layout), len(x), sizes, flip_of(x.dtype), direct
+    )
+    return step, out, _finish(direct, layout, out)
 
 
+@bindable
 def avg_pool2d_q8(
     x, kernel_size, *, x_scale, out_scale, x_zero_point=0, out_zero_point=0, stride=None,
     padding=0, count_include_pad=False, layout="NCHW", out=None, n_threads=None,
@@ -116,12 +120,14 @@ def avg_pool2d_q8(
     )
     out = _validate.output("out", out, out_shape, x.dtype, x)
     direct = _direct(out, layout)
-    with borrowed(n_threads) as n:
-        _kernels.active.pool.avg_pool(
-            to_nhwc(x, layout), sizes, bool(count_include_pad), x_zero_point, multipliers,
-            out_zero_point, *_validate.code_range(x.dtype), direct, n,
-        )
-    return from_nhwc(direct, layout, out)
+    flip = flip_of(x.dtype)
+    is_wild = 255 * n_cells * float(multipliers[1]) >= 2.0**31
+    target = (*output_target(x.dtype, out_zero_point), is_wild)
+    step = _kernels.active.pool.avg_pool(
+        to_nhwc(x, layout), len(x), sizes, flip, bool(count_include_pad), x_zero_point + flip,
+        multipliers, target, direct,
+    )
+    return step, out, _finish(direct, layout, out)
 
 
 def _sizes(x, kernel_size, stride, padding, dilation, layout):
@@ -133,6 +139,11 @@ def _sizes(x, kernel_size, stride, padding, dilation, layout):
     n, height, width, channels = split_shape(x.shape, layout)
     sizes = window.sizes(height, width, channels)
     return sizes, layout_shape(layout, n, *sizes[3:5], channels)
+
+
+def _finish(direct, layout, out):
+    """Return what brings a channels-last result into `out`, or None if it is there."""
+    return None if layout == "NHWC" else lambda n_threads: from_nhwc(direct, layout, out)
 
 
 def _direct(out, layout):

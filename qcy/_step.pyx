@@ -1,0 +1,142 @@
+"""One bound call of a kernel: what direct calls run once, and programs run in a row.
+
+Design
+------
+a. A kernel's public function takes operands, checks nothing and computes nothing: it returns a
+   `Step`, which is a C function, a block of arguments for it, and the scratch memory it wants. The
+   same loop therefore serves a call that runs once, a bound call that runs often, and a program.
+b. An operand is an array, or a `Place` in a memory that is not there yet. `at` makes either an
+   address when the step runs: an array's memory is `ABSOLUTE`, whose base is 0. So a step that knows
+   its arrays runs by itself, and one that knows its place in an arena runs in many at once.
+c. A step owns nothing that changes while it runs: any number of threads may run it at once.
+"""
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from qcy._threads cimport borrow, give_back
+
+
+cdef class Place:
+    """A place in one of the memories that a program has when it runs.
+
+    Parameters
+    ----------
+    memory : int
+    offset : int
+        Bytes from its start.
+    """
+
+    def __init__(self, int memory, Py_ssize_t offset):
+        self.where.memory = memory
+        self.where.offset = offset
+
+    @property
+    def memory(self):
+        """Which memory."""
+        return self.where.memory
+
+    @property
+    def offset(self):
+        """Bytes from its start."""
+        return self.where.offset
+
+    def __repr__(self):
+        return f"Place({self.where.memory}, {self.where.offset})"
+
+
+cdef place_t place_of(object operand, list owners) except *:
+    """Return where an operand lies; an array is kept alive by `owners`."""
+    cdef place_t where
+    cdef Py_buffer buffer
+    if type(operand) is Place:
+        return (<Place> operand).where
+    where.memory = ABSOLUTE
+    where.offset = 0
+    if operand is not None:
+        PyObject_GetBuffer(operand, &buffer, PyBUF_SIMPLE)
+        where.offset = <Py_ssize_t> buffer.buf
+        PyBuffer_Release(&buffer)
+        owners.append(operand)
+    return where
+
+
+cdef Step new_step(run_t function, const void* args, size_t size, list owners):
+    """Return a step with a copy of its arguments."""
+    cdef Step step = Step.__new__(Step)
+    step.args = malloc(size)
+    if step.args == NULL:
+        raise MemoryError("no room for a step's arguments")
+    memcpy(step.args, args, size)
+    step.function = function
+    step.owners = owners
+    step.most_threads = 2147483647
+    step.complaint = "the kernel found {} values that it cannot compute with"
+    return step
+
+
+cdef class Step:
+    """A kernel and its arguments, ready to run."""
+
+    def __dealloc__(self):
+        free(self.args)
+
+    cdef Py_ssize_t scratch_for(self, int n_threads) noexcept nogil:
+        return self.scratch + n_threads * self.scratch_per_thread
+
+    cpdef run(self, object n_threads=None):
+        """Run the step, all of whose operands are arrays.
+
+        Parameters
+        ----------
+        n_threads : int, optional
+            Threads to use at most. Default: see `qcy.threads`.
+
+        Raises
+        ------
+        ValueError
+            If the kernel found something in its input that it cannot compute with.
+        """
+        cdef uint8_t* memories[N_MEMORIES]
+        cdef long taken = borrow(n_threads, self.most_threads), found = 0
+        cdef void* scratch = NULL
+        cdef Py_ssize_t size = self.scratch_for(<int> taken)
+        memories[ABSOLUTE] = memories[SCRATCH] = memories[ARENA] = NULL
+        try:
+            if size > 0:
+                scratch = malloc(size + 64)
+                if scratch == NULL:
+                    raise MemoryError(f"no room for {size} bytes of scratch memory")
+                memories[SCRATCH] = <uint8_t*> ((<size_t> scratch + 63) & ~<size_t> 63)
+            with nogil:
+                found = self.function(self.args, memories, <int> taken)
+        finally:
+            free(scratch)
+            give_back(taken)
+        if found:
+            raise ValueError(self.complaint.format(found))
+
+
+cdef class BoundCall:
+    """A call whose arguments were checked once, ready to run often.
+
+    It reads its inputs where they lie, and writes its result to `out`. It may run in several
+    threads at once only if nothing but `out` of one of them is looked at, as they all write there.
+
+    Attributes
+    ----------
+    out : ndarray
+        Where the result goes.
+    """
+
+    def __init__(self, Step step not None, out, n_threads=None):
+        self.step = step
+        self.out = out
+        self.n_threads = n_threads
+
+    def __call__(self):
+        self.step.run(self.n_threads)
+        return self.out
+
+    def __repr__(self):
+        return f"BoundCall(out={self.out.dtype} of shape {self.out.shape})"

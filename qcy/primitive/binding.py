@@ -1,0 +1,51 @@
+"""Calls that are checked once and run often: every primitive that is one kernel has `bind`."""
+
+from functools import wraps
+
+import numpy as np
+
+from qcy._step import BoundCall
+
+
+def bindable(plan):
+    """Turn a plan of a call into the call, with `bind` beside it.
+
+    A plan checks its arguments and returns ``(step, out, finish)``: the kernel's step, the array
+    that it writes, and a function of the number of
+    threads that makes the result of it, or None if `out` is the result. Its
+    `n_threads` is for the call, not for the plan.
+    """
+
+    @wraps(plan)
+    def call(*args, **kwargs):
+        step, out, finish = plan(*args, **kwargs)
+        step.run(kwargs.get("n_threads"))
+        return out if finish is None else finish(kwargs.get("n_threads"))
+
+    def bind(*args, **kwargs):
+        step, out, finish = plan(*args, **kwargs)
+        if finish is not None:
+            raise ValueError(
+                f"{plan.__name__} can be bound only where one kernel does it all: channels last, "
+                "rounding to nearest even"
+            )
+        for i, arg in enumerate(args):
+            if isinstance(arg, np.ndarray) and not any(arg is owner for owner in step.owners):
+                raise ValueError(
+                    f"argument {i} of a bound call must be read where it lies: C-ordered, of the "
+                    f"kernel's dtype, and weights packed; got {arg.dtype} of shape {arg.shape}"
+                )
+        return BoundCall(step, out, kwargs.get("n_threads"))
+
+    bind.__doc__ = f"""Check a call of `{plan.__name__}` once, and return it ready to run often.
+
+    Takes the same arguments. The inputs are read where they lie when the call runs, so they must be
+    C-ordered arrays of the dtype that the kernel takes; weights must be packed.
+
+    Returns
+    -------
+    BoundCall
+        Call it without arguments; its `out` is the result.
+    """
+    call.bind = bind
+    return call
