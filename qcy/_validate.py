@@ -52,6 +52,8 @@ def real_array(name, array):
     given = np.asarray(array)
     if given.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got {given.dtype}")
+    if given.dtype == np.float32 and given.flags.c_contiguous:
+        return given
     with np.errstate(over="ignore"):        # becomes inf, which saturates
         return np.ascontiguousarray(given, np.float32).reshape(given.shape)
 

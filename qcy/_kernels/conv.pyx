@@ -31,7 +31,7 @@ cdef enum:
     GATHERED
     BLOCK_BYTES = 131072        # of images or windows that a task copies, or reads, at a time
     MOST_PIXELS = 120           # of a DIRECT block: their pointers stay in the first-level cache
-    FEW_CHANNELS = 32           # up to here a tap of one cell is too short
+    FEW_CHANNELS = 64           # up to here a tap of one cell is too short
     FEWEST_PRODUCTS = 1048576   # below it, waking threads costs more than they save
 
 
@@ -276,7 +276,7 @@ cdef void _cut(conv_t* conv, int n_threads) noexcept nogil:
     else:
         if conv.mode == PADDED:
             unit = w.out_width
-        most = max(1, min(BLOCK_BYTES // max(_copy_bytes(conv, unit), 1), 4 * MOST_PIXELS // unit))
+        most = max(1, min(BLOCK_BYTES // max(_copy_bytes(conv, unit), 1), 2 * MOST_PIXELS // unit))
         most *= unit
     if n_threads > 1:               # enough blocks that threads end together
         wanted = conv.n_images * n_pixels // (n_threads * 4)

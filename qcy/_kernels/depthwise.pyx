@@ -1,4 +1,5 @@
 """Depthwise convolution of codes, channels last: each channel by itself, many side by side."""
+from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t
 from libc.string cimport memset
 
@@ -29,7 +30,11 @@ cdef extern from "windows.h":
     Py_ssize_t qcy_n_blocks(Py_ssize_t n_channels) noexcept nogil
     Py_ssize_t qcy_lane_channel(Py_ssize_t v, Py_ssize_t j) noexcept nogil
     void qcy_depthwise_pixel(
-        const uint8_t** taps, const qcy_depthwise* d, void* out
+        const uint8_t** taps, const qcy_depthwise* d, uint8_t* out
+    ) noexcept nogil
+    void qcy_depthwise_row(
+        const uint8_t** cells, Py_ssize_t n_out, Py_ssize_t stride, Py_ssize_t dilation,
+        const qcy_depthwise* d, uint8_t* out,
     ) noexcept nogil
 
 cdef enum:
@@ -50,9 +55,21 @@ cdef struct depthwise_t:
     const float* multiplier     # (C,), or NULL: the output is then int32
     int32_t x_zero              # as uint8
     bint is_plain
+    bint by_column              # groups of taps are kernel columns
     # What one run adds:
     uint8_t** memories
     Py_ssize_t scratch_per_thread
+
+
+cdef inline bint is_by_column(Py_ssize_t kernel_height) noexcept nogil:
+    """Whether groups of four taps are kernel columns, or any four one after another."""
+    return kernel_height == 3 or kernel_height == 4
+
+
+cdef inline Py_ssize_t groups_of(Py_ssize_t kernel_height, Py_ssize_t kernel_width) noexcept nogil:
+    if is_by_column(kernel_height):
+        return kernel_width
+    return (kernel_height * kernel_width + 3) // 4
 
 
 cdef void _depthwise_row(const void* args, Py_ssize_t index, int worker) noexcept nogil:
@@ -63,11 +80,17 @@ cdef void _depthwise_row(const void* args, Py_ssize_t index, int worker) noexcep
     cdef Py_ssize_t width = 4 if conv.kernel.multiplier == NULL else 1
     cdef uint8_t* scratch = conv.memories[SCRATCH] + worker * conv.scratch_per_thread
     cdef const uint8_t** taps = <const uint8_t**> scratch
-    cdef int32_t* acc = <int32_t*> (taps + 4 * conv.kernel.n_groups)
+    cdef int32_t* acc = <int32_t*> (taps + max(n_taps, 4 * conv.kernel.n_groups))
     cdef uint8_t* out = <uint8_t*> at(conv.out, conv.memories)
     cdef const uint8_t* image = <const uint8_t*> at(conv.x, conv.memories)
     image += index // w.out_height * w.height * w.width * w.channels
     out += index * w.out_width * w.channels * width
+    if conv.by_column:
+        _point_at_columns(conv, image, index % w.out_height, taps)
+        qcy_depthwise_row(
+            taps, w.out_width, w.stride_width, w.dilation_width, &conv.kernel, out
+        )
+        return
     for i in range(n_taps, 4 * conv.kernel.n_groups):
         taps[i] = conv.cells.outside
     for pixel in range(w.out_width):
@@ -77,6 +100,31 @@ cdef void _depthwise_row(const void* args, Py_ssize_t index, int worker) noexcep
         else:
             qcy_depthwise_pixel(taps, &conv.kernel, out)
         out += w.channels * width
+
+
+cdef inline Py_ssize_t _n_columns(const window_t* w) noexcept nogil:
+    """Return the image columns from the first under a row's windows to the last."""
+    return (w.out_width - 1) * w.stride_width + (w.kernel_width - 1) * w.dilation_width + 1
+
+
+cdef void _point_at_columns(
+    const depthwise_t* conv, const uint8_t* image, Py_ssize_t out_row, const uint8_t** cells
+) noexcept nogil:
+    """Write four pointers for each image column under a row of windows, outside it too."""
+    cdef const window_t* w = &conv.window
+    cdef const uint8_t* rows[4]
+    cdef Py_ssize_t column, y
+    cdef ptrdiff_t row
+    for y in range(4):
+        row = -1 if y >= w.kernel_height else conv.cells.rows[out_row * w.kernel_height + y]
+        rows[y] = NULL if row < 0 else image + row
+    for column in range(-w.pad_left, _n_columns(w) - w.pad_left):
+        for y in range(4):
+            cells[y] = (
+                conv.cells.outside if rows[y] == NULL or column < 0 or column >= w.width
+                else rows[y] + column * w.channels
+            )
+        cells += 4
 
 
 cdef void _plain_pixel(
@@ -121,20 +169,26 @@ cdef long _run_depthwise(const void* args, uint8_t** memories, int n_threads) no
 
 
 cdef Py_ssize_t _scratch(const depthwise_t* conv) noexcept nogil:
-    cdef Py_ssize_t size = 4 * conv.kernel.n_groups * sizeof(void*)
+    """Return the bytes that a thread needs: pointers to cells, and the sums of a plain pixel."""
+    cdef Py_ssize_t size = 4 * <Py_ssize_t> sizeof(void*) * (
+        _n_columns(&conv.window) if conv.by_column
+        else max(
+            conv.kernel.n_groups, (conv.window.kernel_height * conv.window.kernel_width + 3) // 4
+        )
+    )
     if conv.is_plain:
         size += 4 * conv.window.channels
     return (size + 63) // 64 * 64
 
 
-def packed_size(Py_ssize_t n_channels, Py_ssize_t n_taps):
+def packed_size(Py_ssize_t n_channels, Py_ssize_t kernel_height, Py_ssize_t kernel_width):
     """Return the lengths of what `pack` writes: weights, and one number for each channel."""
     cdef Py_ssize_t n = qcy_n_blocks(n_channels) * QCY_BLOCK
-    return n * 4 * ((n_taps + 3) // 4), n
+    return n * 4 * groups_of(kernel_height, kernel_width), n
 
 
 def pack(
-    const int8_t[:, ::1] weights,       # (taps, C)
+    const int8_t[:, :, ::1] weights,    # (KH, KW, C)
     const int32_t[::1] bias,            # (C,)
     const float[::1] multiplier,        # (C,), or None: the output is int32
     int32_t x_zero,                     # of the images, as uint8
@@ -143,8 +197,8 @@ def pack(
     float[::1] factor,
 ):
     """Bring weights, sums and multipliers into the order of the kernel's blocks."""
-    cdef Py_ssize_t n = weights.shape[1], n_taps = weights.shape[0], n_groups = (n_taps + 3) // 4
-    cdef Py_ssize_t b, g, v, j, t, channel, lane
+    cdef Py_ssize_t height = weights.shape[0], width = weights.shape[1], n = weights.shape[2]
+    cdef Py_ssize_t n_groups = groups_of(height, width), b, g, v, j, y, x, t, channel, lane
     cdef uint32_t total
     for b in range(qcy_n_blocks(n)):
         for v in range(4):
@@ -153,15 +207,17 @@ def pack(
                 if channel >= n:
                     continue
                 total = <uint32_t> bias[channel]
-                for t in range(n_taps):
-                    g = b * n_groups + t // 4
-                    lane = (t % 4 // QCY_GROUP * 4 + v) * QCY_LANES + j
-                    packed[g * 4 * QCY_BLOCK + lane * QCY_GROUP + t % QCY_GROUP] = (
-                        weights[t, channel]
-                    )
-                    total += <uint32_t> (QCY_LHS_ZERO - x_zero) * <uint32_t> (
-                        <int32_t> weights[t, channel]
-                    )
+                for y in range(height):
+                    for x in range(width):
+                        t = 4 * x + y if is_by_column(height) else y * width + x
+                        g = b * n_groups + t // 4
+                        lane = (t % 4 // QCY_GROUP * 4 + v) * QCY_LANES + j
+                        packed[g * 4 * QCY_BLOCK + lane * QCY_GROUP + t % QCY_GROUP] = (
+                            weights[y, x, channel]
+                        )
+                        total += <uint32_t> (QCY_LHS_ZERO - x_zero) * <uint32_t> (
+                            <int32_t> weights[y, x, channel]
+                        )
                 lane = b * QCY_BLOCK + v * QCY_LANES + j
                 offset[lane] = <int32_t> total
                 if multiplier is not None:
@@ -180,7 +236,8 @@ cdef Step _step(depthwise_t* conv, object x, Py_ssize_t n_images, tuple window, 
     conv.n_images = n_images
     conv.x_zero = x_zero
     conv.kernel.n_channels = w.channels
-    conv.kernel.n_groups = (w.kernel_height * w.kernel_width + 3) // 4
+    conv.by_column = not conv.is_plain and is_by_column(w.kernel_height)
+    conv.kernel.n_groups = groups_of(w.kernel_height, w.kernel_width)
     conv.kernel.x_flip = flip
     (
         conv.kernel.out.zero_point, conv.kernel.out.low, conv.kernel.out.high,

@@ -18,8 +18,10 @@ cdef extern from "windows.h":
         uint8_t high
         uint8_t flip
         uint8_t is_wild
-    void qcy_max_pixel(
-        const uint8_t** taps, Py_ssize_t n_taps, Py_ssize_t n, uint8_t x_flip, uint8_t* out
+    void qcy_max_row(
+        const uint8_t** rows, Py_ssize_t n_rows, Py_ssize_t width, Py_ssize_t n_out,
+        Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t pad, Py_ssize_t n,
+        uint8_t x_flip, uint8_t* out,
     ) noexcept nogil
     void qcy_mean_pixel(
         const uint8_t* first, Py_ssize_t stride, Py_ssize_t n_even, const uint8_t** taps,
@@ -71,11 +73,32 @@ cdef void _whole_image(const void* args, Py_ssize_t index, int worker) noexcept 
     )
 
 
-cdef void _pool_row(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    """Compute one row of output pixels."""
+cdef void _max_row(const void* args, Py_ssize_t index, int worker) noexcept nogil:
+    """Take the largest codes of one row of output pixels."""
     cdef const pool_t* pool = <const pool_t*> args
     cdef const window_t* w = &pool.window
-    cdef Py_ssize_t n_taps = w.kernel_height * w.kernel_width, n, i, pixel, n_cells, n_groups
+    cdef Py_ssize_t n_rows = 0, y, row
+    cdef uint8_t* scratch = pool.memories[SCRATCH] + worker * pool.scratch_per_thread
+    cdef const uint8_t** rows = <const uint8_t**> scratch
+    cdef const uint8_t* image = <const uint8_t*> at(pool.x, pool.memories)
+    cdef uint8_t* out = <uint8_t*> at(pool.out, pool.memories)
+    image += index // w.out_height * w.height * w.width * w.channels
+    for y in range(w.kernel_height):
+        row = pool.cells.rows[index % w.out_height * w.kernel_height + y]
+        if row >= 0:
+            rows[n_rows] = image + row
+            n_rows += 1
+    qcy_max_row(
+        rows, n_rows, w.width, w.out_width, w.kernel_width, w.stride_width, w.dilation_width,
+        w.pad_left, w.channels, pool.flip, out + index * w.out_width * w.channels,
+    )
+
+
+cdef void _mean_row(const void* args, Py_ssize_t index, int worker) noexcept nogil:
+    """Take the means of one row of output pixels."""
+    cdef const pool_t* pool = <const pool_t*> args
+    cdef const window_t* w = &pool.window
+    cdef Py_ssize_t n_taps = w.kernel_height * w.kernel_width, n, i, pixel, n_groups
     cdef uint8_t* scratch = pool.memories[SCRATCH] + worker * pool.scratch_per_thread
     cdef const uint8_t** taps = <const uint8_t**> scratch
     cdef uint8_t* out = <uint8_t*> at(pool.out, pool.memories)
@@ -88,18 +111,14 @@ cdef void _pool_row(const void* args, Py_ssize_t index, int worker) noexcept nog
         for i in range(n_taps):             # leave out the cells outside
             taps[n] = taps[i]
             n += taps[i] != pool.cells.outside
-        if pool.multiplier == NULL:
-            qcy_max_pixel(taps, n, w.channels, pool.flip, out)
-        else:
-            n_groups = (n + 3) // 4
-            for i in range(n, 4 * n_groups):
-                taps[i] = pool.cells.outside        # code 0 as uint8
-            n_cells = n_taps if pool.count_outside else n
-            qcy_mean_pixel(
-                NULL, 0, 0, taps, n_groups, w.channels, pool.flip,
-                <int32_t> (4 * n_groups * QCY_LHS_ZERO - n * pool.x_zero),
-                pool.multiplier[n_cells], &pool.output, out,
-            )
+        n_groups = (n + 3) // 4
+        for i in range(n, 4 * n_groups):
+            taps[i] = pool.cells.outside        # code 0 as uint8
+        qcy_mean_pixel(
+            NULL, 0, 0, taps, n_groups, w.channels, pool.flip,
+            <int32_t> (4 * n_groups * QCY_LHS_ZERO - n * pool.x_zero),
+            pool.multiplier[n_taps if pool.count_outside else n], &pool.output, out,
+        )
         out += w.channels
 
 
@@ -112,7 +131,10 @@ cdef long _run_pool(const void* args, uint8_t** memories, int n_threads) noexcep
     if pool.is_whole:
         parallel_for(_whole_image, &pool, pool.n_images, n_threads)
     else:
-        parallel_for(_pool_row, &pool, pool.n_images * pool.window.out_height, n_threads)
+        parallel_for(
+            _max_row if pool.multiplier == NULL else _mean_row, &pool,
+            pool.n_images * pool.window.out_height, n_threads,
+        )
     return 0
 
 

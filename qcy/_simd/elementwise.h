@@ -17,14 +17,17 @@ typedef struct {
 QCY_INLINE qcy_codes qcy_finish(
     qcy_reals p0, qcy_reals p1, qcy_reals p2, qcy_reals p3, const qcy_output *out)
 {
+    qcy_codes codes;
     if (out->is_wild) {
         p0 = qcy_reals_tame(p0);
         p1 = qcy_reals_tame(p1);
         p2 = qcy_reals_tame(p2);
         p3 = qcy_reals_tame(p3);
     }
-    return qcy_clamp_flip(qcy_round_pack(p0, p1, p2, p3, out->zero_point), out->low, out->high,
-                          out->flip);
+    codes = qcy_round_pack(p0, p1, p2, p3, out->zero_point);
+    if (out->low | (255 - out->high) | out->flip)
+        codes = qcy_clamp_flip(codes, out->low, out->high, out->flip);
+    return codes;
 }
 
 /* ------------------------------------------------------------------------------------- quantize */
@@ -46,7 +49,7 @@ QCY_INLINE qcy_reals qcy_quotient(qcy_reals x, const qcy_quantizer *q)
         const qcy_reals most = qcy_reals_set(1024.0f * q->scale);
         const qcy_reals inverse = qcy_reals_set(q->inverse);
         qcy_reals quotient, error;
-        x = qcy_reals_max(qcy_reals_min(x, most), qcy_reals_set(-1024.0f * q->scale));
+        x = qcy_reals_within(x, most);
         quotient = qcy_reals_mul(x, inverse);
         error = qcy_reals_fma(quotient, qcy_reals_set(-q->scale), x);
         return qcy_reals_fma(error, inverse, quotient);
@@ -92,15 +95,12 @@ static ptrdiff_t qcy_quantize_run(
 QCY_INLINE void qcy_dequantize_block(
     const uint8_t *codes, float scale, int zero_point, const int is_signed, float *x)
 {
+    qcy_reals distance[4];
     int v;
+    qcy_distances(codes, is_signed, zero_point, distance);
     QCY_UNROLL
-    for (v = 0; v < 4; v++) {
-        const uint8_t *p = codes + v * QCY_LANES;
-        const qcy_sums code = is_signed ? qcy_widen_signed(p) : qcy_widen(p);
-        const qcy_sums distance = qcy_sums_sub(code, qcy_sums_set(zero_point));
-        qcy_reals_store(x + v * QCY_LANES,
-                        qcy_reals_mul(qcy_reals_set(scale), qcy_reals_of(distance)));
-    }
+    for (v = 0; v < 4; v++)
+        qcy_reals_store(x + v * QCY_LANES, qcy_reals_mul(qcy_reals_set(scale), distance[v]));
 }
 
 QCY_INLINE void qcy_dequantize_codes(
@@ -135,28 +135,21 @@ typedef struct {
     qcy_output out;
 } qcy_pair;
 
-QCY_INLINE qcy_reals qcy_distance(const uint8_t *p, const int is_signed, int zero_point)
-{
-    const qcy_sums code = is_signed ? qcy_widen_signed(p) : qcy_widen(p);
-    return qcy_reals_of(qcy_sums_sub(code, qcy_sums_set(zero_point)));
-}
-
 QCY_INLINE void qcy_pair_block(
     const int is_product, const int a_signed, const int b_signed, const uint8_t *a,
     const uint8_t *b, const qcy_pair *pair, uint8_t *out)
 {
     const qcy_reals left = qcy_reals_set(pair->a_multiplier);
     const qcy_reals right = qcy_reals_set(pair->b_multiplier);
-    qcy_reals real[4];
+    qcy_reals x[4], y[4], real[4];
     int v;
+    qcy_distances(a, a_signed, pair->a_zero, x);
+    qcy_distances(b, b_signed, pair->b_zero, y);
     QCY_UNROLL
-    for (v = 0; v < 4; v++) {
-        const qcy_reals x = qcy_distance(a + v * QCY_LANES, a_signed, pair->a_zero);
-        const qcy_reals y = qcy_distance(b + v * QCY_LANES, b_signed, pair->b_zero);
+    for (v = 0; v < 4; v++)
         /* A product of two codes is below 2^24, so exact in float32. */
-        real[v] = is_product ? qcy_reals_mul(qcy_reals_mul(x, y), left)
-                             : qcy_reals_add(qcy_reals_mul(x, left), qcy_reals_mul(y, right));
-    }
+        real[v] = is_product ? qcy_reals_mul(qcy_reals_mul(x[v], y[v]), left)
+                             : qcy_reals_add(qcy_reals_mul(x[v], left), qcy_reals_mul(y[v], right));
     qcy_codes_store(out, qcy_finish(real[0], real[1], real[2], real[3], &pair->out), 4);
 }
 
@@ -219,13 +212,6 @@ static void qcy_lookup_run(
     if (i < n)
         qcy_codes_store_some(out + i, qcy_lookup(qcy_codes_load_some(codes + i, n - i), table),
                              n - i);
-}
-
-/* Turn int8 bytes into uint8, or back. */
-static void qcy_flip_run(const uint8_t *codes, ptrdiff_t n, uint8_t flip, uint8_t *out)
-{
-    ptrdiff_t i;
-    for (i = 0; i < n; i++) out[i] = codes[i] ^ flip;
 }
 
 /* ----------------------------------------------------------------------- parameters from data */

@@ -80,7 +80,8 @@ QCY_INLINE void qcy_finish_row(const int vectors, const int r, const qcy_sums *a
     }
     {
         qcy_codes codes = qcy_round_pack(real[0], real[1], real[2], real[3], tile->zero_point);
-        codes = qcy_clamp_flip(codes, tile->low, tile->high, tile->flip);
+        if (tile->low | (255 - tile->high) | tile->flip)
+            codes = qcy_clamp_flip(codes, tile->low, tile->high, tile->flip);
         if (tile->table != NULL) codes = qcy_lookup(codes, qcy_table_load(tile->table));
         if (is_narrow) qcy_codes_store_some((uint8_t *)tile->out + first, codes, tile->n_columns);
         else qcy_codes_store((uint8_t *)tile->out + first, codes, vectors);
@@ -117,15 +118,16 @@ QCY_INLINE void qcy_tile_body(
     for (tap = 0; tap < n_taps; tap++) {
         const uint8_t *a[QCY_ROWS_MAX];
         uint8_t last[QCY_ROWS_MAX][4];
-        int is_blank = 1;
         QCY_UNROLL
-        for (r = 0; r < n_rows; r++) {
-            a[r] = taps[r * n_taps + tap];
-            is_blank &= a[r] == tile->blank;
-        }
-        if (is_blank) {
-            b += (depth + 3) / 4 * step;
-            continue;
+        for (r = 0; r < n_rows; r++) a[r] = taps[r * n_taps + tap];
+        if (tile->blank != NULL) {
+            int is_blank = 1;
+            QCY_UNROLL
+            for (r = 0; r < n_rows; r++) is_blank &= a[r] == tile->blank;
+            if (is_blank) {
+                b += (depth + 3) / 4 * step;
+                continue;
+            }
         }
         for (part = 0; part < 2; part++) {
             const ptrdiff_t length = part == 0 ? whole : rest;

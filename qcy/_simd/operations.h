@@ -1,7 +1,8 @@
 /* The few operations that compilers do not find by themselves: the only intrinsics in qcy.
  *
  *   dot         for each lane, sums += the sum of QCY_GROUP products u8 * s8, exact in 32 bits
- *   dot_taps    the same for channels side by side: four taps of 4 * QCY_LANES channels each
+ *   dot_taps    the same for channels side by side: four taps of QCY_BLOCK channels each, whose
+ *               bytes `interleave` has brought together
  *   round_pack  four vectors of reals to one vector of codes: round half to even, add the zero
  *               point, saturate
  *   lookup      each code replaced by its entry in a table of 256
@@ -241,15 +242,27 @@ QCY_INLINE void qcy_codes_store(uint8_t *p, qcy_codes c, int vectors)
 {
     memcpy(p, c.byte, (size_t)(4 * vectors));
 }
-QCY_INLINE void qcy_dot_taps(
-    qcy_sums *sums, qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3, const int8_t *weights)
+typedef struct { uint8_t byte[16][4]; } qcy_taps;
+QCY_INLINE qcy_taps qcy_interleave(qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3)
+{
+    qcy_taps t;
+    int i;
+    for (i = 0; i < 16; i++) {
+        t.byte[i][0] = t0.byte[i];
+        t.byte[i][1] = t1.byte[i];
+        t.byte[i][2] = t2.byte[i];
+        t.byte[i][3] = t3.byte[i];
+    }
+    return t;
+}
+QCY_INLINE void qcy_dot_taps(qcy_sums *sums, qcy_taps t, const int8_t *weights)
 {
     int i;
     for (i = 0; i < 16; i++, weights += 4) {
         int32_t *sum = &sums[i / 4].lane[i % 4];
         *sum = (int32_t)((uint32_t)*sum + (uint32_t)(
-            t0.byte[i] * weights[0] + t1.byte[i] * weights[1]
-            + t2.byte[i] * weights[2] + t3.byte[i] * weights[3]));
+            t.byte[i][0] * weights[0] + t.byte[i][1] * weights[1]
+            + t.byte[i][2] * weights[2] + t.byte[i][3] * weights[3]));
     }
 }
 
@@ -263,6 +276,27 @@ QCY_INLINE void qcy_dot_taps(
 
 /* ------------------------------------------------------------------- what all have in common */
 #define QCY_BLOCK (4 * QCY_LANES)
+
+#ifdef QCY_TAPS_IN_PAIRS
+QCY_INLINE qcy_taps qcy_interleave(qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3)
+{
+    qcy_taps t;
+    qcy_interleave_pair(t.part, t0, t1);
+    qcy_interleave_pair(t.part + 4, t2, t3);
+    return t;
+}
+#define QCY_TAPS_ARE_LEFT
+#endif
+#ifdef QCY_TAPS_ARE_LEFT
+QCY_INLINE void qcy_dot_taps(qcy_sums *sums, qcy_taps t, const int8_t *weights)
+{
+    int i;
+    QCY_UNROLL
+    for (i = 0; i < 16 / QCY_GROUP; i++)
+        sums[i % 4] = qcy_dot(sums[i % 4], t.part[i],
+                              qcy_rhs_load(weights + i * QCY_LANES * QCY_GROUP));
+}
+#endif
 
 #ifndef QCY_TABLE       /* registers do not hold a table: it is read from memory */
 typedef struct { const uint8_t *entry; } qcy_table;
@@ -287,6 +321,14 @@ QCY_INLINE qcy_codes qcy_lookup(qcy_codes c, qcy_table t)
 #endif
 
 #if !defined(QCY_ISA_AVX512VNNI) && !defined(QCY_ISA_AVX512VBMI)
+#if !defined(QCY_ISA_AVX2) && !defined(QCY_ISA_AVXVNNI)
+/* x, cut to plus or minus `most`. */
+QCY_INLINE qcy_reals qcy_reals_within(qcy_reals x, qcy_reals most)
+{
+    const qcy_reals least = qcy_reals_mul(most, qcy_reals_set(-1.0f));
+    return qcy_reals_max(qcy_reals_min(x, most), least);
+}
+#endif
 /* The lanes of vector v among the first n numbers. */
 QCY_INLINE size_t qcy_bytes_of(ptrdiff_t n, int v)
 {
@@ -316,6 +358,20 @@ QCY_INLINE void qcy_codes_store_some(uint8_t *p, qcy_codes c, ptrdiff_t n)
     uint8_t byte[QCY_BLOCK];
     qcy_codes_store(byte, c, 4);
     memcpy(p, byte, (size_t)(n < QCY_BLOCK ? n : QCY_BLOCK));
+}
+#endif
+
+#ifndef QCY_DISTANCES
+/* A block of codes less their zero point, as reals. */
+QCY_INLINE void qcy_distances(
+    const uint8_t *p, const int is_signed, int zero_point, qcy_reals *distance)
+{
+    const qcy_sums zero = qcy_sums_set(zero_point);
+    int v;
+    QCY_UNROLL
+    for (v = 0; v < 4; v++, p += QCY_LANES)
+        distance[v] = qcy_reals_of(
+            qcy_sums_sub(is_signed ? qcy_widen_signed(p) : qcy_widen(p), zero));
 }
 #endif
 

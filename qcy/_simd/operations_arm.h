@@ -108,7 +108,8 @@ QCY_INLINE void qcy_codes_store(uint8_t *p, qcy_codes c, int vectors)
         memcpy(p, &four, 4);
     }
 }
-QCY_INLINE qcy_lhs qcy_lhs_taps(uint16x8_t taps)
+typedef struct { qcy_lhs part[4]; } qcy_taps;
+QCY_INLINE qcy_lhs qcy_lhs_of(uint16x8_t taps)
 {
 #ifdef QCY_ISA_I8MM
     return vreinterpretq_u8_u16(taps);
@@ -116,18 +117,20 @@ QCY_INLINE qcy_lhs qcy_lhs_taps(uint16x8_t taps)
     return vreinterpretq_s8_u8(veorq_u8(vreinterpretq_u8_u16(taps), vdupq_n_u8(0x80)));
 #endif
 }
-QCY_INLINE void qcy_dot_taps(
-    qcy_sums *sums, qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3, const int8_t *weights)
+QCY_INLINE qcy_taps qcy_interleave(qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3)
 {
     const uint16x8_t low01 = vreinterpretq_u16_u8(vzip1q_u8(t0, t1));
     const uint16x8_t low23 = vreinterpretq_u16_u8(vzip1q_u8(t2, t3));
     const uint16x8_t high01 = vreinterpretq_u16_u8(vzip2q_u8(t0, t1));
     const uint16x8_t high23 = vreinterpretq_u16_u8(vzip2q_u8(t2, t3));
-    sums[0] = qcy_dot(sums[0], qcy_lhs_taps(vzip1q_u16(low01, low23)), vld1q_s8(weights));
-    sums[1] = qcy_dot(sums[1], qcy_lhs_taps(vzip2q_u16(low01, low23)), vld1q_s8(weights + 16));
-    sums[2] = qcy_dot(sums[2], qcy_lhs_taps(vzip1q_u16(high01, high23)), vld1q_s8(weights + 32));
-    sums[3] = qcy_dot(sums[3], qcy_lhs_taps(vzip2q_u16(high01, high23)), vld1q_s8(weights + 48));
+    qcy_taps t;
+    t.part[0] = qcy_lhs_of(vzip1q_u16(low01, low23));
+    t.part[1] = qcy_lhs_of(vzip2q_u16(low01, low23));
+    t.part[2] = qcy_lhs_of(vzip1q_u16(high01, high23));
+    t.part[3] = qcy_lhs_of(vzip2q_u16(high01, high23));
+    return t;
 }
+#define QCY_TAPS_ARE_LEFT
 #define QCY_LOOKUP_16
 QCY_INLINE qcy_codes qcy_lookup_16(qcy_codes c, const uint8_t *table)
 {

@@ -60,6 +60,10 @@ QCY_INLINE qcy_reals qcy_reals_mul(qcy_reals x, qcy_reals y) { return _mm512_mul
 QCY_INLINE qcy_reals qcy_reals_div(qcy_reals x, qcy_reals y) { return _mm512_div_ps(x, y); }
 QCY_INLINE qcy_reals qcy_reals_min(qcy_reals x, qcy_reals y) { return _mm512_min_ps(x, y); }
 QCY_INLINE qcy_reals qcy_reals_max(qcy_reals x, qcy_reals y) { return _mm512_max_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_within(qcy_reals x, qcy_reals most)
+{
+    return _mm512_range_ps(x, most, 0x02);      /* the smaller magnitude, with the sign of x */
+}
 QCY_INLINE qcy_reals qcy_reals_tame(qcy_reals x)
 {
     return _mm512_min_ps(_mm512_set1_ps(QCY_REAL_MAX), x);     /* the second, if that is a NaN */
@@ -104,21 +108,40 @@ QCY_INLINE void qcy_codes_store(uint8_t *p, qcy_codes c, int vectors)
     if (vectors == 4) _mm512_storeu_si512(p, c);
     else qcy_codes_store_some(p, c, 16 * vectors);
 }
-QCY_INLINE void qcy_dot_taps(
-    qcy_sums *sums, qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3, const int8_t *weights)
+typedef struct { __m512i part[4]; } qcy_taps;
+QCY_INLINE qcy_taps qcy_interleave(qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3)
 {
     const __m512i low01 = _mm512_unpacklo_epi8(t0, t1), low23 = _mm512_unpacklo_epi8(t2, t3);
     const __m512i high01 = _mm512_unpackhi_epi8(t0, t1), high23 = _mm512_unpackhi_epi8(t2, t3);
-    sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_unpacklo_epi16(low01, low23),
-                                  _mm512_loadu_si512(weights));
-    sums[1] = _mm512_dpbusd_epi32(sums[1], _mm512_unpackhi_epi16(low01, low23),
-                                  _mm512_loadu_si512(weights + 64));
-    sums[2] = _mm512_dpbusd_epi32(sums[2], _mm512_unpacklo_epi16(high01, high23),
-                                  _mm512_loadu_si512(weights + 128));
-    sums[3] = _mm512_dpbusd_epi32(sums[3], _mm512_unpackhi_epi16(high01, high23),
-                                  _mm512_loadu_si512(weights + 192));
+    qcy_taps t;
+    t.part[0] = _mm512_unpacklo_epi16(low01, low23);
+    t.part[1] = _mm512_unpackhi_epi16(low01, low23);
+    t.part[2] = _mm512_unpacklo_epi16(high01, high23);
+    t.part[3] = _mm512_unpackhi_epi16(high01, high23);
+    return t;
 }
+#define QCY_TAPS_ARE_LEFT
 #ifdef QCY_ISA_AVX512VBMI
+#define QCY_DISTANCES
+QCY_INLINE void qcy_distances(
+    const uint8_t *p, const int is_signed, int zero_point, qcy_reals *distance)
+{
+    /* The bits of 2^23 + code are those of 2^23 with the code in the last byte: one shuffle makes
+     * them, and one exact subtraction the distance. */
+    const __m512i power = _mm512_set1_epi32(0x4B000000);
+    const __m512 zero = _mm512_set1_ps(8388608.0f + (float)(zero_point + (is_signed ? 128 : 0)));
+    __m512i codes = _mm512_loadu_si512(p);
+    __m512i index = _mm512_add_epi32(
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+        _mm512_set1_epi32(0x43404000));
+    int v;
+    if (is_signed) codes = _mm512_xor_si512(codes, _mm512_set1_epi8((char)0x80));
+    for (v = 0; v < 4; v++) {
+        distance[v] = _mm512_sub_ps(
+            _mm512_castsi512_ps(_mm512_permutex2var_epi8(codes, index, power)), zero);
+        index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
+    }
+}
 #define QCY_TABLE
 typedef struct { __m512i part[4]; } qcy_table;
 QCY_INLINE qcy_table qcy_table_load(const uint8_t *entries)
@@ -172,16 +195,19 @@ QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 {
     return _mm256_dpbusd_avx_epi32(sums, a, b);
 }
-QCY_INLINE void qcy_dot_taps(
-    qcy_sums *sums, qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3, const int8_t *weights)
+typedef struct { __m256i part[4]; } qcy_taps;
+QCY_INLINE qcy_taps qcy_interleave(qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3)
 {
     const __m256i low01 = _mm256_unpacklo_epi8(t0, t1), low23 = _mm256_unpacklo_epi8(t2, t3);
     const __m256i high01 = _mm256_unpackhi_epi8(t0, t1), high23 = _mm256_unpackhi_epi8(t2, t3);
-    sums[0] = qcy_dot(sums[0], _mm256_unpacklo_epi16(low01, low23), qcy_rhs_load(weights));
-    sums[1] = qcy_dot(sums[1], _mm256_unpackhi_epi16(low01, low23), qcy_rhs_load(weights + 32));
-    sums[2] = qcy_dot(sums[2], _mm256_unpacklo_epi16(high01, high23), qcy_rhs_load(weights + 64));
-    sums[3] = qcy_dot(sums[3], _mm256_unpackhi_epi16(high01, high23), qcy_rhs_load(weights + 96));
+    qcy_taps t;
+    t.part[0] = _mm256_unpacklo_epi16(low01, low23);
+    t.part[1] = _mm256_unpackhi_epi16(low01, low23);
+    t.part[2] = _mm256_unpacklo_epi16(high01, high23);
+    t.part[3] = _mm256_unpackhi_epi16(high01, high23);
+    return t;
 }
+#define QCY_TAPS_ARE_LEFT
 #else
 #define QCY_GROUP 2     /* the products of a pair of 16-bit numbers fit 32 bits */
 QCY_INLINE qcy_rhs qcy_rhs_load(const int8_t *b)
@@ -192,22 +218,18 @@ QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 {
     return _mm256_add_epi32(sums, _mm256_madd_epi16(a, b));
 }
-QCY_INLINE void qcy_dot_pair(qcy_sums *sums, qcy_codes t0, qcy_codes t1, const int8_t *weights)
+typedef struct { __m256i part[8]; } qcy_taps;
+QCY_INLINE void qcy_interleave_pair(__m256i *part, qcy_codes t0, qcy_codes t1)
 {
     const __m256i zero = _mm256_setzero_si256();
     const __m256i low0 = _mm256_unpacklo_epi8(t0, zero), low1 = _mm256_unpacklo_epi8(t1, zero);
     const __m256i high0 = _mm256_unpackhi_epi8(t0, zero), high1 = _mm256_unpackhi_epi8(t1, zero);
-    sums[0] = qcy_dot(sums[0], _mm256_unpacklo_epi16(low0, low1), qcy_rhs_load(weights));
-    sums[1] = qcy_dot(sums[1], _mm256_unpackhi_epi16(low0, low1), qcy_rhs_load(weights + 16));
-    sums[2] = qcy_dot(sums[2], _mm256_unpacklo_epi16(high0, high1), qcy_rhs_load(weights + 32));
-    sums[3] = qcy_dot(sums[3], _mm256_unpackhi_epi16(high0, high1), qcy_rhs_load(weights + 48));
+    part[0] = _mm256_unpacklo_epi16(low0, low1);
+    part[1] = _mm256_unpackhi_epi16(low0, low1);
+    part[2] = _mm256_unpacklo_epi16(high0, high1);
+    part[3] = _mm256_unpackhi_epi16(high0, high1);
 }
-QCY_INLINE void qcy_dot_taps(
-    qcy_sums *sums, qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3, const int8_t *weights)
-{
-    qcy_dot_pair(sums, t0, t1, weights);
-    qcy_dot_pair(sums, t2, t3, weights + 64);
-}
+#define QCY_TAPS_IN_PAIRS
 #endif
 
 QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word) { return _mm256_set1_epi32((int)word); }
@@ -237,6 +259,11 @@ QCY_INLINE qcy_reals qcy_reals_mul(qcy_reals x, qcy_reals y) { return _mm256_mul
 QCY_INLINE qcy_reals qcy_reals_div(qcy_reals x, qcy_reals y) { return _mm256_div_ps(x, y); }
 QCY_INLINE qcy_reals qcy_reals_min(qcy_reals x, qcy_reals y) { return _mm256_min_ps(x, y); }
 QCY_INLINE qcy_reals qcy_reals_max(qcy_reals x, qcy_reals y) { return _mm256_max_ps(x, y); }
+QCY_INLINE qcy_reals qcy_reals_within(qcy_reals x, qcy_reals most)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return _mm256_max_ps(_mm256_min_ps(x, most), _mm256_or_ps(most, sign));
+}
 QCY_INLINE qcy_reals qcy_reals_tame(qcy_reals x)
 {
     return _mm256_min_ps(_mm256_set1_ps(QCY_REAL_MAX), x);     /* the second, if that is a NaN */
@@ -317,22 +344,18 @@ QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 {
     return _mm_add_epi32(sums, _mm_madd_epi16(a, b));
 }
-QCY_INLINE void qcy_dot_pair(qcy_sums *sums, qcy_codes t0, qcy_codes t1, const int8_t *weights)
+typedef struct { __m128i part[8]; } qcy_taps;
+QCY_INLINE void qcy_interleave_pair(__m128i *part, qcy_codes t0, qcy_codes t1)
 {
     const __m128i zero = _mm_setzero_si128();
     const __m128i low0 = _mm_unpacklo_epi8(t0, zero), low1 = _mm_unpacklo_epi8(t1, zero);
     const __m128i high0 = _mm_unpackhi_epi8(t0, zero), high1 = _mm_unpackhi_epi8(t1, zero);
-    sums[0] = qcy_dot(sums[0], _mm_unpacklo_epi16(low0, low1), qcy_rhs_load(weights));
-    sums[1] = qcy_dot(sums[1], _mm_unpackhi_epi16(low0, low1), qcy_rhs_load(weights + 8));
-    sums[2] = qcy_dot(sums[2], _mm_unpacklo_epi16(high0, high1), qcy_rhs_load(weights + 16));
-    sums[3] = qcy_dot(sums[3], _mm_unpackhi_epi16(high0, high1), qcy_rhs_load(weights + 24));
+    part[0] = _mm_unpacklo_epi16(low0, low1);
+    part[1] = _mm_unpackhi_epi16(low0, low1);
+    part[2] = _mm_unpacklo_epi16(high0, high1);
+    part[3] = _mm_unpackhi_epi16(high0, high1);
 }
-QCY_INLINE void qcy_dot_taps(
-    qcy_sums *sums, qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3, const int8_t *weights)
-{
-    qcy_dot_pair(sums, t0, t1, weights);
-    qcy_dot_pair(sums, t2, t3, weights + 32);
-}
+#define QCY_TAPS_IN_PAIRS
 QCY_INLINE qcy_sums qcy_sums_load(const int32_t *p) { return _mm_loadu_si128((const __m128i *)p); }
 QCY_INLINE void qcy_sums_store(int32_t *p, qcy_sums s) { _mm_storeu_si128((__m128i *)p, s); }
 QCY_INLINE qcy_sums qcy_sums_set(int32_t t) { return _mm_set1_epi32(t); }

@@ -7,8 +7,10 @@ import numpy as np
 from qcy._step import BoundCall
 
 
-def bindable(plan):
+def bindable(plan, n_read=1):
     """Turn a plan of a call into the call, with `bind` beside it.
+
+    The first `n_read` operands are read when the call runs; others are constants of the call.
 
     A plan checks its arguments and returns ``(step, out, finish)``: the kernel's step, the array
     that it writes, and a function of the number of
@@ -29,18 +31,19 @@ def bindable(plan):
                 f"{plan.__name__} can be bound only where one kernel does it all: channels last, "
                 "rounding to nearest even"
             )
-        for i, arg in enumerate(args):
-            if isinstance(arg, np.ndarray) and not any(arg is owner for owner in step.owners):
+        for i, arg in enumerate(args[:n_read]):
+            if not any(arg is owner for owner in step.owners):
+                given = f"{arg.dtype} of shape {arg.shape}" if hasattr(arg, "dtype") else repr(arg)
                 raise ValueError(
-                    f"argument {i} of a bound call must be read where it lies: C-ordered, of the "
-                    f"kernel's dtype, and weights packed; got {arg.dtype} of shape {arg.shape}"
+                    f"operand {i} of a bound call must be read where it lies: a C-ordered array "
+                    f"of the dtype that the kernel takes; got {given}"
                 )
         return BoundCall(step, out, kwargs.get("n_threads"))
 
     bind.__doc__ = f"""Check a call of `{plan.__name__}` once, and return it ready to run often.
 
     Takes the same arguments. The inputs are read where they lie when the call runs, so they must be
-    C-ordered arrays of the dtype that the kernel takes; weights must be packed.
+    C-ordered arrays of the dtype that the kernel takes; weights and tables are taken as they are.
 
     Returns
     -------

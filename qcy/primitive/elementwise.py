@@ -1,6 +1,7 @@
 """Arithmetic on codes, element by element: add, mul, clamp, softmax."""
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from qcy.primitive.binding import bindable
 from qcy.primitive.codes import clamp_codes, flip_of, output_target
 
 
-@bindable
+@partial(bindable, n_read=2)
 def add_q8(
     a, b, *, a_scale, b_scale, out_scale, a_zero_point=0, b_zero_point=0, out_zero_point=0,
     out_dtype="uint8", clamp=None, out=None, n_threads=None,
@@ -61,7 +62,7 @@ def add_q8(
     return step, out, None
 
 
-@bindable
+@partial(bindable, n_read=2)
 def mul_q8(
     a, b, *, a_scale, b_scale, out_scale, a_zero_point=0, b_zero_point=0, out_zero_point=0,
     out_dtype="uint8", clamp=None, out=None, n_threads=None,

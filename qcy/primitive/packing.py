@@ -216,11 +216,13 @@ class PackedWeights:
             multiplier = np.ascontiguousarray(np.broadcast_to(factors, (n,)))
         if self._weight_zero.any():
             return (weights, self._weight_zero, bias, multiplier), is_wild
-        size, lanes = self._kernels.depthwise.packed_size(n, len(weights))
+        size, lanes = self._kernels.depthwise.packed_size(n, *self.shape[2:])
         packed, offset, factor = _aligned(size), np.zeros(lanes, np.int32), np.zeros(
             lanes, np.float32
         )
-        self._kernels.depthwise.pack(weights, bias, multiplier, x_zero, packed, offset, factor)
+        self._kernels.depthwise.pack(
+            weights.reshape(*self.shape[2:], n), bias, multiplier, x_zero, packed, offset, factor
+        )
         return (packed, offset, None if multiplier is None else factor), is_wild
 
     def multipliers(self, a_scale, out_scale):
