@@ -145,15 +145,21 @@ def _available_cpus():
 cdef long _default = _available_cpus()
 
 
-def effective_n_threads(n_threads=None):
+#: More would run no faster anywhere, and a number mistyped should not start a million.
+MOST_THREADS = 256
+
+
+def effective_n_threads(n_threads=None, name="n_threads"):
     """Return the number of threads that a call may use.
 
     Parameters
     ----------
     n_threads : int, optional
         A number asked for by name. Default: that of the `threads` block in force, else the CPUs
-        of the affinity mask and the cgroup quota. Always 1 in a child forked after a parallel
-        region.
+        of the affinity mask and the cgroup quota. At most `MOST_THREADS`; always 1 in a child
+        forked after a parallel region.
+    name : str
+        What the caller calls it.
 
     Raises
     ------
@@ -165,10 +171,10 @@ def effective_n_threads(n_threads=None):
         if n_threads is None:
             n_threads = _default
     elif isinstance(n_threads, bool) or not hasattr(n_threads, "__index__"):
-        raise TypeError(f"n_threads must be an int, got {n_threads!r}")
+        raise TypeError(f"{name} must be an int, got {n_threads!r}")
     elif n_threads < 1:
-        raise ValueError(f"n_threads must be at least 1, got {n_threads}")
-    return 1 if _is_serial else int(n_threads)
+        raise ValueError(f"{name} must be at least 1, got {n_threads}")
+    return 1 if _is_serial else min(int(n_threads), MOST_THREADS)
 
 
 cdef long _take(long wanted) noexcept:
@@ -242,7 +248,7 @@ class threads:
     Parameters
     ----------
     n : int
-        Number of threads, at least 1. It may exceed the number of CPUs.
+        Number of threads, at least 1. It may exceed the number of CPUs; above 256 it is 256.
 
     Raises
     ------
@@ -260,17 +266,19 @@ class threads:
     def __init__(self, n):
         if n is None:
             raise TypeError("n must be an int, got None")
-        effective_n_threads(n)
-        self._n = int(n)
-        self._outer = []
+        effective_n_threads(n, "n")
+        self._n = min(int(n), MOST_THREADS)
 
     def __enter__(self):
-        self._outer.append(getattr(_local, "n_threads", None))
+        # Kept by the thread, not by the block: several may enter one block at once.
+        if not hasattr(_local, "outer"):
+            _local.outer = []
+        _local.outer.append(getattr(_local, "n_threads", None))
         _local.n_threads = self._n
         return self
 
     def __exit__(self, *exception):
-        _local.n_threads = self._outer.pop()
+        _local.n_threads = _local.outer.pop()
 
 
 def most_running(reset=False):

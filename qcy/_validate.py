@@ -64,7 +64,7 @@ def same_inner(a, b):
         raise ValueError(f"a is {tuple(a)} and b is {tuple(b)}: inner dimensions differ")
 
 
-def output(name, out, shape, dtype, *inputs):
+def output(name, out, shape, dtype):
     """Return `out` if it can hold the result as it is, or a new array if it is None."""
     if out is None:
         return np.empty(shape, dtype)
@@ -77,10 +77,20 @@ def output(name, out, shape, dtype, *inputs):
             f"{name} must be a writable C-ordered {np.dtype(dtype)} array of shape {tuple(shape)}, "
             f"got {kind}{out.dtype} of shape {out.shape}"
         )
-    for other in inputs:
-        if isinstance(other, np.ndarray) and np.may_share_memory(out, other):
-            raise ValueError(f"{name} must not overlap an input")
     return out
+
+
+def apart(out, *inputs):
+    """Check that an output does not overlap an input, as it was given and not as it is converted."""
+    if not isinstance(out, np.ndarray):
+        return
+    for given in inputs:
+        if not isinstance(given, np.ndarray):
+            if not hasattr(given, "__array__"):
+                continue
+            given = np.asarray(given)
+        if np.may_share_memory(out, given):
+            raise ValueError("out must not overlap an input")
 
 
 def integer(name, value, low, high=None):
@@ -201,7 +211,8 @@ def choice(name, value, allowed):
 
 def pair(name, value, low):
     """Return a number or a pair of them as (height, width)."""
-    values = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
+    is_several = isinstance(value, (tuple, list)) or np.ndim(value)
+    values = tuple(value) if is_several else (value, value)
     if len(values) != 2:
         raise ValueError(f"{name} must be a number or a pair, got {value!r}")
     return tuple(integer(name, v, low) for v in values)
@@ -209,7 +220,7 @@ def pair(name, value, low):
 
 def padding(name, value):
     """Return a number, a pair (height, width) or four sides as (top, left, bottom, right)."""
-    values = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value,)
+    values = tuple(value) if isinstance(value, (tuple, list)) or np.ndim(value) else (value,)
     if len(values) not in (1, 2, 4):
         raise ValueError(
             f"{name} must be a number, a pair or (top, left, bottom, right), got {value!r}"

@@ -2,9 +2,15 @@
 
 from functools import wraps
 
-import numpy as np
-
+from qcy import _validate
 from qcy._step import BoundCall
+
+
+def _check_apart(args, kwargs):
+    """Check that the output overlaps no other argument, as the caller gave it."""
+    if kwargs.get("out") is not None:
+        others = (value for name, value in kwargs.items() if name != "out")
+        _validate.apart(kwargs["out"], *args, *others)
 
 
 def bindable(plan, n_read=1):
@@ -20,11 +26,13 @@ def bindable(plan, n_read=1):
 
     @wraps(plan)
     def call(*args, **kwargs):
+        _check_apart(args, kwargs)
         step, out, finish = plan(*args, **kwargs)
         step.run(kwargs.get("n_threads"))
         return out if finish is None else finish(kwargs.get("n_threads"))
 
     def bind(*args, **kwargs):
+        _check_apart(args, kwargs)
         step, out, finish = plan(*args, **kwargs)
         if finish is not None:
             raise ValueError(

@@ -95,7 +95,7 @@ def quantize_q8(x, scale, zero_point=0, *, axis=None, dtype="uint8", out=None, n
     x = _validate.real_array("x", x)
     dtype = _validate.q8_dtype("dtype", dtype)
     scale, zero_point, inner = _channels(x.shape, axis, "scale", scale, zero_point, dtype)
-    out = _validate.output("out", out, x.shape, dtype, x, zero_point)
+    out = _validate.output("out", out, x.shape, dtype)
     step = _kernels.active.quantize.quantize(
         x, x.size, scale, zero_point, inner, dtype == np.int8, *_validate.code_range(dtype), out
     )
@@ -136,7 +136,7 @@ def dequantize_q8(codes, scale, zero_point=0, *, axis=None, out=None, n_threads=
     scale, zero_point, inner = _channels(
         codes.shape, axis, "scale", scale, zero_point, codes.dtype
     )
-    out = _validate.output("out", out, codes.shape, np.float32, codes, zero_point)
+    out = _validate.output("out", out, codes.shape, np.float32)
     step = _kernels.active.quantize.dequantize(
         codes, codes.size, scale, zero_point, inner, codes.dtype == np.int8, out
     )
@@ -194,7 +194,7 @@ def requantize_q8(
         bias = _validate.int32_array("bias", bias, (n_cols,))
     zero_point = _validate.code("zero_point", zero_point, dtype)
     low, high = clamp_codes(clamp, dtype)
-    out = _validate.output("out", out, acc.shape, dtype, acc, bias)
+    out = _validate.output("out", out, acc.shape, dtype)
     mode = _validate.ROUNDINGS.index(rounding)
     if mode and bias is not None and acc.size:
         _check_biased(acc.reshape(-1, n_cols), bias)
@@ -262,7 +262,7 @@ def lookup_q8(codes, table, *, out=None, n_threads=None):
     table = _validate.q8_array("table", table, 1)
     if table.size != 256:
         raise ValueError(f"table must have 256 entries, got {table.size}")
-    out = _validate.output("out", out, codes.shape, table.dtype, codes, table)
+    out = _validate.output("out", out, codes.shape, table.dtype)
     step = _kernels.active.elementwise.lookup(codes, codes.size, by_byte(table, codes.dtype), out)
     return step, out, None
 
@@ -319,7 +319,7 @@ def copy_q8(x, out, n=None, *, stride_in=1, stride_out=1):
             )
     if not out.flags.writeable:
         raise ValueError("out must be writable, got a read-only array")
-    if np.may_share_memory(x, out):
+    if np.shares_memory(x, out):
         raise ValueError("out must not overlap x")
     out[: n * stride_out : stride_out] = x[: n * stride_in : stride_in]
     return out
@@ -357,6 +357,7 @@ def quantize_dynamic_q8(x, *, per_row=False, out=None, n_threads=None):
     >>> quantize_dynamic_q8(np.array([-1.0, 0.0, 1.55], np.float32))
     (array([  0, 100, 255], dtype=uint8), np.float32(0.01), 100)
     """
+    _validate.apart(out, x)
     x = _validate.real_array("x", x)
     if per_row and x.ndim == 0:
         raise ValueError("x must have rows, got shape ()")
@@ -374,7 +375,7 @@ def quantize_dynamic_q8(x, *, per_row=False, out=None, n_threads=None):
         codes = quantize_q8(x, scale, int(zero_point), out=out, n_threads=n_threads)
         return codes, np.float32(scale), int(zero_point)
     rows = x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1])
-    out = _validate.output("out", out, x.shape, np.uint8, x)
+    out = _validate.output("out", out, x.shape, np.uint8)
     if out.size:
         quantize_q8(
             rows, scale.reshape(-1), zero_point.reshape(-1), axis=0, out=out.reshape(rows.shape),

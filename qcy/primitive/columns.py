@@ -47,6 +47,7 @@ def im2col_q8(
            [3, 4, 6, 7],
            [4, 5, 7, 8]], dtype=uint8)
     """
+    _validate.apart(out, x)
     x = _validate.q8_array("x", x, 4)
     _validate.choice("layout", layout, _validate.LAYOUTS)
     window = Window.of(kernel_size, stride, padding, dilation)
@@ -54,7 +55,7 @@ def im2col_q8(
     n, height, width, channels = split_shape(x.shape, layout)
     sizes = window.sizes(height, width, channels)
     shape = _matrix_shape(n, sizes)
-    out = _validate.output("out", out, shape, x.dtype, x)
+    out = _validate.output("out", out, shape, x.dtype)
     with borrowed(n_threads) as n_borrowed:
         _kernels.active.columns.im2col(
             x.view(np.uint8), sizes, layout == "NHWC", zero_point & 0xFF, out.view(np.uint8),
@@ -99,11 +100,12 @@ def col2im_q8(
            [2, 4, 2],
            [1, 2, 1]], dtype=int32)
     """
+    _validate.apart(out, columns)
     columns = _validate.q8_array("columns", columns, 2)
     _validate.choice("layout", layout, _validate.LAYOUTS)
     window = Window.of(kernel_size, stride, padding, dilation)
     zero_point = _validate.code("zero_point", zero_point, columns.dtype)
-    if len(shape) != 4:
+    if np.ndim(shape) != 1 or len(shape) != 4:
         raise ValueError(f"shape must have 4 numbers, got {shape}")
     shape = tuple(_validate.integer("shape", size, 0) for size in shape)
     n, height, width, channels = split_shape(shape, layout)
@@ -112,7 +114,7 @@ def col2im_q8(
         raise ValueError(
             f"columns must have shape {_matrix_shape(n, sizes)}, got {columns.shape}"
         )
-    out = _validate.output("out", out, shape, np.int32, columns)
+    out = _validate.output("out", out, shape, np.int32)
     with borrowed(n_threads) as n_borrowed:
         _kernels.active.columns.col2im(
             columns, sizes, layout == "NHWC", zero_point, out, n_borrowed

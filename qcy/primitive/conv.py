@@ -79,7 +79,7 @@ def conv2d_q8(
     x_scale = _validate.scale("x_scale", x_scale, 0)
     out_scale = _validate.scale("out_scale", out_scale, 0)
     _validate.choice("rounding", rounding, _validate.ROUNDINGS)
-    out = _validate.output("out", out, out_shape, out_dtype, x, w)
+    out = _validate.output("out", out, out_shape, out_dtype)
     target = output_target(out_dtype, out_zero_point, clamp)
     direct = out if layout == "NHWC" else np.empty(_nhwc(out_shape, layout), out_dtype)
     images = to_nhwc(x, layout)
@@ -174,7 +174,7 @@ def conv2d_q8_accum(
     packed = _resolve(w, None, w_zero_point, bias, groups, False)
     window, shape, out_shape = _shapes(x, packed, stride, padding, dilation, layout)
     x = _validate.q8_array("x", x, 4)
-    out = _validate.output("out", out, out_shape, np.int32, x, w)
+    out = _validate.output("out", out, out_shape, np.int32)
     direct = out if layout == "NHWC" else np.empty(_nhwc(out_shape, layout), np.int32)
     step = step_of(to_nhwc(x, layout), packed, window, x_zero_point, direct)
     return step, out, _finish(direct, layout, out)
@@ -220,6 +220,7 @@ dilation, groups, layout, out_dtype, rounding, clamp, out, n_threads
     >>> conv_transpose2d_q8(x, w, x_scale=1.0, w_scale=1.0, out_scale=1.0, stride=(1, 2))
     array([[[[1, 3, 2, 6]]]], dtype=uint8)
     """
+    _validate.apart(out, x, w, w_scale, w_zero_point, bias)
     x = _validate.q8_array("x", x, 4)
     w = _validate.q8_array("w", w, 4)
     _validate.choice("layout", layout, _validate.LAYOUTS)
@@ -260,7 +261,7 @@ dilation, groups, layout, out_dtype, rounding, clamp, out, n_threads
     _validate.choice("rounding", rounding, _validate.ROUNDINGS)
     out_shape = layout_shape(layout, n, *size, n_out)
     out = _validate.output(
-        "out", out, out_shape, _validate.q8_dtype("out_dtype", out_dtype), x, w, bias
+        "out", out, out_shape, _validate.q8_dtype("out_dtype", out_dtype)
     )
     output_target(out.dtype, out_zero_point, clamp)         # checks them
     pixels = to_nhwc(x, layout).reshape(n * height * width, channels)

@@ -135,7 +135,7 @@ def clamp_q8(codes, low, high, *, out=None, n_threads=None):
     """
     codes = _validate.q8_array("codes", codes)
     low, high = clamp_codes((low, high), codes.dtype)
-    out = _validate.output("out", out, codes.shape, codes.dtype, codes)
+    out = _validate.output("out", out, codes.shape, codes.dtype)
     shift = flip_of(codes.dtype)
     step = _kernels.active.elementwise.clamp(
         codes, codes.size, low + shift, high + shift, shift, out
@@ -186,7 +186,7 @@ def softmax_q8(codes, table, *, out_dtype="uint8", out=None, n_threads=None):
     if table[0] == 0:           # each row sums it at least once, and divides by the sum
         raise ValueError("table[0] must be positive, got 0")
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
-    out = _validate.output("out", out, codes.shape, out_dtype, codes, table)
+    out = _validate.output("out", out, codes.shape, out_dtype)
     n_rows = codes.size // codes.shape[-1] if codes.size else 0
     step = _kernels.active.elementwise.softmax(
         codes, n_rows, codes.shape[-1], table, flip_of(codes.dtype),
@@ -216,7 +216,7 @@ def _operands(a, b, a_zero_point, b_zero_point):
 
 def _output(out, dtype, zero_point, clamp, a, b):
     dtype = _validate.q8_dtype("out_dtype", dtype)
-    out = _validate.output("out", out, a.shape, dtype, a, b)
+    out = _validate.output("out", out, a.shape, dtype)
     return out, output_target(dtype, zero_point, clamp)
 
 

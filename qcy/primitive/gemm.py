@@ -73,7 +73,7 @@ def gemm_nn_q8(
     packed = _resolve(b, b_scale, b_zero_point, bias, True)
     return _product(
         a, packed, a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp,
-        out, b,
+        out,
     )
 
 
@@ -117,7 +117,7 @@ def gemm_nn_q8_accum(
     a = _validate.q8_array("a", a, 2)
     packed = _resolve(b, None, b_zero_point, bias, False)
     _validate.same_inner(a.shape, packed.shape)
-    out = _validate.output("out", out, (a.shape[0], packed.shape[1]), np.int32, a, b)
+    out = _validate.output("out", out, (a.shape[0], packed.shape[1]), np.int32)
     return sums_step(a, a.shape, packed, a_zero_point, out), out, None
 
 
@@ -171,7 +171,7 @@ def gemm_dynamic_q8(a, b, *, bias=None, per_row=True, out=None, n_threads=None):
         bias = _validate.real_array("bias", bias)
         if bias.shape != (n_cols,):
             raise ValueError(f"bias must have shape {(n_cols,)}, got {bias.shape}")
-    out = _validate.output("out", out, (a.shape[0], n_cols), np.float32, a)
+    out = _validate.output("out", out, (a.shape[0], n_cols), np.float32)
     step = packed._kernels.gemm.product(
         a, *a.shape, 0, True, bool(per_row), packed.dynamic_product(bias), out
     )
@@ -210,6 +210,7 @@ rounding, clamp, n_threads
     >>> gemm_batched_q8(a, b, a_scale=1.0, b_scale=1.0, out_scale=1.0).shape
     (5, 2, 4)
     """
+    _validate.apart(out, a, b)
     a = _at_least_2d("a", _validate.q8_array("a", a))
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
     common = (
@@ -225,7 +226,7 @@ rounding, clamp, n_threads
     except ValueError:
         raise ValueError(f"a is {a.shape} and b is {b.shape}: leading axes disagree") from None
     shape = (*lead, a.shape[-2], b.shape[-1])
-    out = _validate.output("out", out, shape, out_dtype, a, b)
+    out = _validate.output("out", out, shape, out_dtype)
     if 0 in lead and not isinstance(b, PackedWeights):      # nothing to compute, all to check
         a, b = np.zeros((0, 0), a.dtype), np.zeros((0, shape[-1]), b.dtype)
     if isinstance(b, PackedWeights) or b.size == b.shape[-1] * b.shape[-2]:     # one right operand
@@ -272,13 +273,12 @@ def _resolve(b, scale, zero_point, bias, needs_scale):
 
 
 def _product(
-    a, packed, a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp, out,
-    b=None,
+    a, packed, a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp, out
 ):
     """Plan a product with output in codes."""
     _validate.same_inner(a.shape, packed.shape)
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
-    out = _validate.output("out", out, (a.shape[0], packed.shape[1]), out_dtype, a, b)
+    out = _validate.output("out", out, (a.shape[0], packed.shape[1]), out_dtype)
     a_scale = _validate.scale("a_scale", a_scale, 0)
     out_scale = _validate.scale("out_scale", out_scale, 0)
     _validate.choice("rounding", rounding, _validate.ROUNDINGS)

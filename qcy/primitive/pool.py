@@ -48,7 +48,7 @@ def max_pool2d_q8(
     x = _validate.q8_array("x", x, 4)
     _validate.choice("layout", layout, _validate.LAYOUTS)
     sizes, out_shape = _sizes(x, kernel_size, stride, padding, dilation, layout)
-    out = _validate.output("out", out, out_shape, x.dtype, x)
+    out = _validate.output("out", out, out_shape, x.dtype)
     direct = _direct(out, layout)
     step = _kernels.active.pool.max_pool(
         to_nhwc(x, layout), len(x), sizes, flip_of(x.dtype), direct
@@ -118,7 +118,7 @@ def avg_pool2d_q8(
     _validate.multipliers(
         multipliers, ("x_scale", x_scale), ("out_scale", out_scale), place="cell count"
     )
-    out = _validate.output("out", out, out_shape, x.dtype, x)
+    out = _validate.output("out", out, out_shape, x.dtype)
     direct = _direct(out, layout)
     flip = flip_of(x.dtype)
     is_wild = 255 * n_cells * float(multipliers[1]) >= 2.0**31
@@ -138,6 +138,11 @@ def _sizes(x, kernel_size, stride, padding, dilation, layout):
         raise ValueError(f"padding must be less than the kernel {window.kernel}, got {padding}")
     n, height, width, channels = split_shape(x.shape, layout)
     sizes = window.sizes(height, width, channels)
+    if not window.always_meets(height, width):
+        raise ValueError(
+            f"each window must have a cell inside the image, got padding {padding}, dilation "
+            f"{dilation} over {height}x{width}"
+        )
     return sizes, layout_shape(layout, n, *sizes[3:5], channels)
 
 

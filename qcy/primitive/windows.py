@@ -54,6 +54,17 @@ class Window:
             sizes.append((padded - reach) // self.stride[axis] + 1)
         return tuple(sizes)
 
+    def always_meets(self, height, width):
+        """Return whether every window has a cell inside the image; padding is less than it."""
+        for axis, size in enumerate((height, width)):
+            if self.dilation[axis] > 1:         # only then may it step over the image
+                starts = np.arange(self.out_size(height, width)[axis]) * self.stride[axis]
+                cells = np.arange(self.kernel[axis]) * self.dilation[axis] - self.padding[axis]
+                cells = starts[:, None] + cells
+                if not ((cells >= 0) & (cells < size)).any(axis=1).all():
+                    return False
+        return True
+
     def sizes(self, height, width, channels):
         """Return what a kernel needs to know, in the order of ``window_t``."""
         return (

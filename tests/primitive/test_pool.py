@@ -3,7 +3,7 @@
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from oracles import DTYPES, Q8, SEEDS, nhwc, random_codes, random_zero_point
@@ -12,6 +12,15 @@ from qcy.primitive import avg_pool2d_q8, max_pool2d_q8
 
 LAYOUTS = ("NCHW", "NHWC")
 PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+def meets_image(size, kernel, stride, dilation, before, after):
+    """Whether each window along one axis has a cell inside the image."""
+    reach = dilation * (kernel - 1)
+    return all(
+        any(0 <= start + dilation * k < size for k in range(kernel))
+        for start in range(-before, size + after - reach, stride)
+    )
 
 
 @st.composite
@@ -24,6 +33,10 @@ def problems(draw, dilated):
     size = [
         max(1, reach[i] - padding[i] - padding[i + 2]) + draw(st.integers(0, 5)) for i in range(2)
     ]
+    assume(all(
+        meets_image(size[i], kernel[i], stride[i], dilation[i], padding[i], padding[i + 2])
+        for i in range(2)
+    ))
     batch, channels = draw(st.integers(0, 2)), draw(st.sampled_from([0, 1, 3, 64, 70]))
     x = random_codes(
         np.random.default_rng(draw(SEEDS)), (batch, channels, *size), draw(DTYPES)
@@ -62,6 +75,11 @@ def test_avg_pool_follows_equation_16(kernels, layout, problem, seed, outside, n
     )
     assert codes.dtype == x.dtype
     assert_array_equal(codes, want)
+
+
+def test_a_dilated_window_that_steps_over_the_image_is_refused():
+    with pytest.raises(ValueError, match="each window must have a cell inside the image"):
+        max_pool2d_q8(np.full((1, 1, 1, 1), 7, np.uint8), 2, padding=2, dilation=3, stride=1)
 
 
 @pytest.mark.parametrize("dtype", Q8)
