@@ -5,7 +5,9 @@ from types import TracebackType
 openmp_enabled: bool
 threading_layer: str
 
-def effective_n_threads(n_threads: int | None = None) -> int:
+MOST_THREADS: int
+
+def effective_n_threads(n_threads: int | None = None, name: str = "n_threads") -> int:
     """Return the number of threads that a call may use."""
 
 def most_running(reset: bool = False) -> int:

@@ -81,7 +81,7 @@ def output(name, out, shape, dtype):
 
 
 def apart(out, *inputs):
-    """Check that an output does not overlap an input, as it was given and not as it is converted."""
+    """Check that an output does not overlap an input, as it was given, not as converted."""
     if not isinstance(out, np.ndarray):
         return
     for given in inputs:

@@ -32,7 +32,8 @@ GROUP = QCY_GROUP
 cdef enum:
     BLOCK_BYTES = 262144    # of A that stay in the second-level cache while B streams past
     FEWEST_PRODUCTS = 1048576       # below it, waking threads costs more than they save
-    TASKS_PER_THREAD = 4
+    TASKS_PER_THREAD = 8
+    FINE_TILES = WHOLE_TILES // 2   # rows of a task are a multiple of it
 
 
 def packed_size(Py_ssize_t n_taps, Py_ssize_t depth, Py_ssize_t n_cols):
@@ -251,7 +252,7 @@ cdef void _quantize_rows(
 cdef long _run_gemm(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
     """Cut the product into tasks and run them: rows if there are many, else panels."""
     cdef gemm_t gemm = (<const gemm_t*> args)[0]
-    cdef Py_ssize_t panels = n_panels(gemm.product.n_cols), n_tasks = 1
+    cdef Py_ssize_t panels = n_panels(gemm.product.n_cols), n_tasks = 1, few
     cdef long failed = 0
     cdef float low, high
     if gemm.n_rows == 0 or panels == 0:
@@ -271,10 +272,10 @@ cdef long _run_gemm(const void* args, uint8_t** memories, int n_threads) noexcep
         return 1
     if n_threads > 1:
         n_tasks = n_threads * TASKS_PER_THREAD
-        if gemm.n_rows >= 16 * QCY_ROWS * n_threads:
-            gemm.rows_per_task = (
-                (gemm.n_rows // n_tasks + WHOLE_TILES - 1) // WHOLE_TILES * WHOLE_TILES
-            )
+        # Panels, if rows are few; but then every task makes its own copy of all rows.
+        few = 2 if gemm.is_copied or gemm.is_real else 16
+        if gemm.n_rows >= few * QCY_ROWS * n_threads:
+            gemm.rows_per_task = (gemm.n_rows // n_tasks + FINE_TILES - 1) // FINE_TILES * FINE_TILES
             gemm.n_row_tasks = (gemm.n_rows + gemm.rows_per_task - 1) // gemm.rows_per_task
             n_tasks = gemm.n_row_tasks
         else:
@@ -311,7 +312,7 @@ def product(
     # Zeros fill up a copy; given rows end where they end.
     gemm.product.depth = padded_depth(depth) if gemm.is_copied or is_real else depth
     gemm.rows_per_block = BLOCK_BYTES // max(depth, 1) // WHOLE_TILES * WHOLE_TILES
-    gemm.rows_per_block = min(max(WHOLE_TILES, gemm.rows_per_block), max(n_rows, 1))
+    gemm.rows_per_block = min(max(<Py_ssize_t> WHOLE_TILES, gemm.rows_per_block), max(n_rows, 1))
     step = new_step(_run_gemm, &gemm, sizeof(gemm), owners)
     step.scratch_per_thread = _scratch(&gemm)
     if <double> n_rows * depth * gemm.product.n_cols < FEWEST_PRODUCTS:

@@ -30,7 +30,7 @@ from qcy.primitive.pool import avg_pool2d_q8, max_pool2d_q8
 __all__ = [
     "PackedWeights", "add_q8", "avg_pool2d_q8", "clamp_q8", "col2im_q8", "conv2d_q8",
     "conv2d_q8_accum", "conv_transpose2d_q8", "copy_q8", "dequantize_q8", "gemm_batched_q8",
-    "gemm_dynamic_q8", "gemm_nn_q8", "gemm_nn_q8_accum", "im2col_q8", "lookup_q8", "max_pool2d_q8", "mul_q8",
-    "pack_conv_q8", "pack_q8", "quantize_dynamic_q8", "quantize_q8", "requantize_q8",
-    "softmax_q8", "softmax_table",
+    "gemm_dynamic_q8", "gemm_nn_q8", "gemm_nn_q8_accum", "im2col_q8", "lookup_q8",
+    "max_pool2d_q8", "mul_q8", "pack_conv_q8", "pack_q8", "quantize_dynamic_q8", "quantize_q8",
+    "requantize_q8", "softmax_q8", "softmax_table",
 ]

@@ -126,7 +126,8 @@ def gemm_dynamic_q8(a, b, *, bias=None, per_row=True, out=None, n_threads=None):
     """Multiply reals by weights in 8 bits: quantize the left operand on the way, give reals back.
 
     The left operand is quantized to uint8 by its own range, equation (6); then
-    ``y = float32(acc) * float32(a_scale * b_scale) + bias``, equation (22). No calibration is needed.
+    ``y = float32(acc) * float32(a_scale * b_scale) + bias``, equation (22). It needs no
+    calibration.
 
     Parameters
     ----------
@@ -285,10 +286,14 @@ def _product(
     target = output_target(out_dtype, out_zero_point, clamp)
     if rounding != "nearest_even":
         acc = np.empty(out.shape, np.int32)
-        return sums_step(a, a.shape, packed, a_zero_point, acc), out, lambda n_threads: requantize_q8(
-            acc, packed.multipliers(a_scale, out_scale), zero_point=out_zero_point,
-            dtype=out_dtype, rounding=rounding, clamp=clamp, out=out, n_threads=n_threads,
-        )
+
+        def finish(n_threads):
+            return requantize_q8(
+                acc, packed.multipliers(a_scale, out_scale), zero_point=out_zero_point,
+                dtype=out_dtype, rounding=rounding, clamp=clamp, out=out, n_threads=n_threads,
+            )
+
+        return sums_step(a, a.shape, packed, a_zero_point, acc), out, finish
     flip = flip_of(a.dtype)
     zero = _validate.code("a_zero_point", a_zero_point, a.dtype) + flip
     right = packed.product(zero, (float(a_scale), float(out_scale)), target)

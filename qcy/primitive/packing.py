@@ -29,8 +29,18 @@ class PackedWeights:
     """
 
     __slots__ = (
-        "_kernels", "_kept", "_panels", "_reach", "_sums", "_weight_zero", "bias", "dtype",
-        "groups", "scale", "shape", "zero_point",
+        "_kept",
+        "_kernels",
+        "_panels",
+        "_reach",
+        "_sums",
+        "_weight_zero",
+        "bias",
+        "dtype",
+        "groups",
+        "scale",
+        "shape",
+        "zero_point",
     )
 
     def __init__(self, codes, zero_point, bias, scale, groups):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import oracles
+import prove_quantize
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -257,3 +258,14 @@ def test_copy_takes_all_that_x_holds_by_default():
     assert copy_q8(x, out, stride_in=3).tolist() == [0, 3, 6, 0, 0, 0, 0]
     assert copy_q8(x[:0], out[:0]).size == 0
     assert copy_q8(x[::-2], out, stride_out=2).tolist() == [6, 3, 4, 0, 2, 0, 0]
+
+
+@pytest.mark.parametrize("scale", prove_quantize.SCALES)
+def test_codes_are_those_of_division(kernels, scale):
+    rng = np.random.default_rng(0)
+    anything = rng.integers(0, 2**32, 2**18, np.uint32).view(np.float32)
+    # Around the ties, where one unit in the last place decides.
+    ties = ((rng.integers(-130, 130, 2**16) + 0.5) * np.float32(scale)).astype(np.float32)
+    near = ties.view(np.int32) + rng.integers(-4, 5, ties.size, np.int32)
+    for x in (anything, ties, near.view(np.float32)):
+        assert prove_quantize.differences(x, scale).size == 0

@@ -21,7 +21,7 @@ KERNELS = st.tuples(st.integers(1, 4), st.integers(1, 4))
 # Groups, channels in and out of each: plain, grouped, depthwise, depthwise with a multiplier.
 CHANNELS = st.sampled_from([
     (1, 1, 1), (1, 3, 5), (1, 6, 70), (1, 65, 2), (2, 3, 4), (3, 2, 17), (5, 1, 1), (66, 1, 1),
-    (4, 1, 3), (2, 1, 65),
+    (4, 1, 3), (2, 1, 65), (1, 68, 70), (1, 128, 3), (2, 8, 20), (130, 1, 1),
 ])
 
 
@@ -214,3 +214,47 @@ def test_operands_of_any_layout(kernels):
     last = np.moveaxis(x, 1, 3)         # channels last by its strides alone
     assert_array_equal(conv2d_q8_accum(last, w, padding=1, layout="NHWC"), nhwc(want))
     assert_array_equal(conv2d_q8_accum(nhwc(x).transpose(0, 3, 1, 2), w, padding=1), want)
+
+
+# (channels, outputs, groups, image, kernel, keywords): one of each way through the kernels, with
+# more pixels than a block has, and images that end inside a tile.
+WAYS = {
+    "read in place": (68, 70, 1, 13, 3, {"padding": 1}),
+    "read in place, strided": (128, 33, 1, 27, 3, {"padding": (2, 0, 1, 2), "stride": 2}),
+    "read in place, dilated": (4, 5, 1, 40, 3, {"padding": 2, "dilation": 2}),
+    "one cell, strided": (12, 100, 1, 31, 1, {"stride": 2}),
+    "kernel rows": (3, 64, 1, 33, 7, {"padding": 3, "stride": 2}),
+    "kernel rows, odd": (5, 7, 1, 13, 3, {"padding": 1}),
+    "groups in place": (16, 24, 2, 13, 3, {"padding": 1}),
+    "gathered groups": (6, 9, 3, 13, 3, {"padding": 1}),
+    "gathered, dilated": (3, 9, 1, 21, 3, {"dilation": 3}),
+    "depthwise": (70, 70, 70, 15, 3, {"padding": 1}),
+    "depthwise, few channels": (5, 5, 5, 15, 3, {"padding": 1, "stride": 2}),
+    "depthwise, dilated": (130, 130, 130, 15, 3, {"padding": 2, "dilation": 2}),
+    "depthwise, five rows": (67, 67, 67, 15, 5, {"padding": 2}),
+    "depthwise, two rows": (64, 64, 64, 9, 2, {}),
+}
+
+
+@pytest.mark.parametrize("x_dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("x_zero", [0, 77])
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_through_the_kernels_is_exact(kernels, way, x_zero, x_dtype):
+    channels, outputs, groups, size, kernel, window = WAYS[way]
+    rng = np.random.default_rng(0)
+    x = rng.integers(*oracles.code_range(x_dtype), (2, channels, size, size), x_dtype)
+    w = rng.integers(-128, 128, (outputs, channels // groups, kernel, kernel), np.int8)
+    bias = rng.integers(-(2**20), 2**20, outputs, np.int32)
+    want = oracles.conv_sums(x, w, x_zero, bias=bias, groups=groups, **window)
+    packed = pack_conv_q8(w, bias=bias, w_scale=0.01, groups=groups)
+    for n_threads in (1, 2, 3):
+        acc = conv2d_q8_accum(
+            nhwc(x), packed, x_zero_point=x_zero, layout="NHWC", n_threads=n_threads, **window
+        )
+        assert_array_equal(acc, nhwc(want))
+        codes = conv2d_q8(
+            nhwc(x), packed, x_scale=0.1, out_scale=4.0, x_zero_point=x_zero, out_zero_point=9,
+            layout="NHWC", n_threads=n_threads, **window,
+        )
+        step = oracles.multiplier(0.1, 0.01, 4.0)
+        assert_array_equal(codes, nhwc(oracles.requantize(want, step, 9, np.uint8)))
