@@ -4,6 +4,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+PLAIN: frozenset[type]
+
+def check_apart(
+    out: object, args: tuple[object, ...], kwargs: dict[str, object] | None = None
+) -> None:
+    """Check that an output overlaps no argument, as it was given and not as it is converted."""
+
 class Place:
     """A place in one of the memories that a program has when it runs."""
 

@@ -6,15 +6,20 @@ a. A kernel's public function takes operands, checks nothing and computes nothin
    `Step`, which is a C function, a block of arguments for it, and the scratch memory it wants. The
    same loop therefore serves a call that runs once, a bound call that runs often, and a program.
 b. An operand is an array, or a `Place` in a memory that is not there yet. `at` makes either an
-   address when the step runs: an array's memory is `ABSOLUTE`, whose base is 0. So a step that knows
-   its arrays runs by itself, and one that knows its place in an arena runs in many at once.
+   address when the step runs: an array's memory is `ABSOLUTE`, whose base is 0. So a step that
+   knows its arrays runs by itself, and one that knows its place in an arena runs in many at once.
 c. A step owns nothing that changes while it runs: any number of threads may run it at once.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+import numpy as np
+
 from qcy._threads cimport borrow, give_back
+
+#: Kinds of arguments that are no arrays.
+PLAIN = frozenset({int, float, str, tuple, type(None)})
 
 
 cdef class Place:
@@ -59,6 +64,48 @@ cdef place_t place_of(object operand, list owners) except *:
         PyBuffer_Release(&buffer)
         owners.append(operand)
     return where
+
+
+cdef bint _overlap(object out, object given) except -1:
+    """Whether two objects share memory, as far as bounds tell."""
+    cdef Py_buffer a, b
+    cdef bint result
+    if not hasattr(type(given), "__array__"):
+        return False
+    try:
+        PyObject_GetBuffer(given, &b, PyBUF_SIMPLE)
+    except (BufferError, ValueError, TypeError):        # not in one piece, or a Tensor
+        return np.may_share_memory(out, np.asarray(given))
+    try:
+        PyObject_GetBuffer(out, &a, PyBUF_SIMPLE)
+    except (BufferError, ValueError):
+        PyBuffer_Release(&b)
+        return np.may_share_memory(out, given)
+    result = (
+        a.len > 0 and b.len > 0 and <char*> a.buf < <char*> b.buf + b.len
+        and <char*> b.buf < <char*> a.buf + a.len
+    )
+    PyBuffer_Release(&a)
+    PyBuffer_Release(&b)
+    return result
+
+
+def check_apart(out, tuple args not None, dict kwargs=None):
+    """Check that an output overlaps no argument, as it was given and not as it is converted.
+
+    Raises
+    ------
+    ValueError
+        If it does.
+    """
+    if not isinstance(out, np.ndarray):
+        return                          # refused elsewhere
+    for value in args:
+        if type(value) not in PLAIN and _overlap(out, value):
+            raise ValueError("out must not overlap an input")
+    for name, value in (kwargs or {}).items():
+        if type(value) not in PLAIN and name != "out" and _overlap(out, value):
+            raise ValueError("out must not overlap an input")
 
 
 cdef Step new_step(run_t function, const void* args, size_t size, list owners):

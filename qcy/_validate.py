@@ -24,12 +24,15 @@ def q8_dtype(name, dtype):
 
 def q8_array(name, array, ndim=None):
     """Return `array` as C-ordered int8 or uint8 codes, with `ndim` axes if given."""
-    array = np.asarray(array)
+    if type(array) is not np.ndarray:
+        array = np.asarray(array)
     if array.dtype not in Q8_DTYPES:
         raise TypeError(f"{name} must be int8 or uint8, got {array.dtype}")
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
-    return np.ascontiguousarray(array) if array.ndim else array
+    if array.flags.c_contiguous:
+        return array
+    return np.ascontiguousarray(array)
 
 
 def int32_array(name, array, shape=None):
@@ -66,31 +69,19 @@ def same_inner(a, b):
 
 def output(name, out, shape, dtype):
     """Return `out` if it can hold the result as it is, or a new array if it is None."""
+    shape = tuple(shape)
     if out is None:
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name} must be an ndarray, got {type(out).__name__}")
-    if out.shape != tuple(shape) or out.dtype != dtype or not out.flags.carray:
+    if out.shape != shape or out.dtype != dtype or not out.flags.carray:
         kind = "" if out.flags.c_contiguous else "not C-ordered "
         kind += "" if out.flags.writeable else "read-only "
         raise ValueError(
-            f"{name} must be a writable C-ordered {np.dtype(dtype)} array of shape {tuple(shape)}, "
+            f"{name} must be a writable C-ordered {np.dtype(dtype)} array of shape {shape}, "
             f"got {kind}{out.dtype} of shape {out.shape}"
         )
     return out
-
-
-def apart(out, *inputs):
-    """Check that an output does not overlap an input, as it was given, not as converted."""
-    if not isinstance(out, np.ndarray):
-        return
-    for given in inputs:
-        if not isinstance(given, np.ndarray):
-            if not hasattr(given, "__array__"):
-                continue
-            given = np.asarray(given)
-        if np.may_share_memory(out, given):
-            raise ValueError("out must not overlap an input")
 
 
 def integer(name, value, low, high=None):
@@ -114,8 +105,7 @@ def axis(name, value, ndim=None):
 
 def code(name, value, dtype):
     """Return `value` as an int that is a code of `dtype`."""
-    info = np.iinfo(dtype)
-    return integer(name, value, int(info.min), int(info.max))
+    return integer(name, value, *code_range(dtype))
 
 
 def _number_or_channels(name, array, ndim, length):
@@ -137,6 +127,8 @@ def _first(given, bad):
 
 def scale(name, value, ndim=None, length=None):
     """Return `value` as float32: one scale (0-d) or one per channel (1-D)."""
+    if type(value) is float and not ndim and 1e-37 < value < 1e38:      # what it nearly always is
+        return np.float32(value)
     try:
         given = np.asarray(value)
     except ValueError:                      # a ragged list
@@ -167,9 +159,8 @@ def zero_point(name, value, qmin, qmax, ndim=None, length=None):
 
 
 def code_range(dtype):
-    """Return the smallest and the largest code of `dtype`."""
-    info = np.iinfo(dtype)
-    return int(info.min), int(info.max)
+    """Return the smallest and the largest code of `dtype`, int8 or uint8."""
+    return (0, 255) if dtype == np.uint8 else (-128, 127)
 
 
 def zero_points(name, value, dtype, length=None):

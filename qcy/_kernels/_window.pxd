@@ -68,7 +68,8 @@ cdef struct cells_t:
 cdef inline cells_t find_cells(const window_t* w, uint8_t outside, list owners) except *:
     """Look up, once, where windows lie over an image."""
     cdef cells_t cells
-    cdef Py_ssize_t n_rows = w.out_height * w.kernel_height, n_columns = w.out_width * w.kernel_width
+    cdef Py_ssize_t n_rows = w.out_height * w.kernel_height
+    cdef Py_ssize_t n_columns = w.out_width * w.kernel_width
     cdef Py_ssize_t i, tap, place
     cdef ptrdiff_t* table = <ptrdiff_t*> room(owners, (n_rows + n_columns) * sizeof(ptrdiff_t))
     cdef uint8_t* cell = <uint8_t*> room(owners, w.channels)

@@ -169,7 +169,7 @@ cdef void _gemm_task(const void* args, Py_ssize_t index, int worker) noexcept no
     cdef Py_ssize_t last_panel = min(
         n_panels(gemm.product.n_cols), first_panel + gemm.panels_per_task
     )
-    cdef Py_ssize_t n_cols = gemm.product.n_cols, stride, i
+    cdef Py_ssize_t n_cols = gemm.product.n_cols, i
     cdef uint8_t* scratch = gemm.memories[SCRATCH] + worker * gemm.scratch_per_thread
     cdef int32_t* term = <int32_t*> scratch
     cdef float* scale = <float*> (term + gemm.rows_per_block)
@@ -275,7 +275,8 @@ cdef long _run_gemm(const void* args, uint8_t** memories, int n_threads) noexcep
         # Panels, if rows are few; but then every task makes its own copy of all rows.
         few = 2 if gemm.is_copied or gemm.is_real else 16
         if gemm.n_rows >= few * QCY_ROWS * n_threads:
-            gemm.rows_per_task = (gemm.n_rows // n_tasks + FINE_TILES - 1) // FINE_TILES * FINE_TILES
+            gemm.rows_per_task = (gemm.n_rows // n_tasks + FINE_TILES - 1) // FINE_TILES
+            gemm.rows_per_task *= FINE_TILES
             gemm.n_row_tasks = (gemm.n_rows + gemm.rows_per_task - 1) // gemm.rows_per_task
             n_tasks = gemm.n_row_tasks
         else:

@@ -2,15 +2,7 @@
 
 from functools import wraps
 
-from qcy import _validate
-from qcy._step import BoundCall
-
-
-def _check_apart(args, kwargs):
-    """Check that the output overlaps no other argument, as the caller gave it."""
-    if kwargs.get("out") is not None:
-        others = (value for name, value in kwargs.items() if name != "out")
-        _validate.apart(kwargs["out"], *args, *others)
+from qcy._step import BoundCall, check_apart
 
 
 def bindable(plan, n_read=1):
@@ -26,13 +18,15 @@ def bindable(plan, n_read=1):
 
     @wraps(plan)
     def call(*args, **kwargs):
-        _check_apart(args, kwargs)
+        if kwargs.get("out") is not None:
+            check_apart(kwargs["out"], args, kwargs)
         step, out, finish = plan(*args, **kwargs)
         step.run(kwargs.get("n_threads"))
         return out if finish is None else finish(kwargs.get("n_threads"))
 
     def bind(*args, **kwargs):
-        _check_apart(args, kwargs)
+        if kwargs.get("out") is not None:
+            check_apart(kwargs["out"], args, kwargs)
         step, out, finish = plan(*args, **kwargs)
         if finish is not None:
             raise ValueError(

@@ -3,6 +3,7 @@
 import numpy as np
 
 from qcy import _kernels, _validate
+from qcy._step import check_apart
 from qcy.primitive.binding import bindable
 
 
@@ -357,7 +358,7 @@ def quantize_dynamic_q8(x, *, per_row=False, out=None, n_threads=None):
     >>> quantize_dynamic_q8(np.array([-1.0, 0.0, 1.55], np.float32))
     (array([  0, 100, 255], dtype=uint8), np.float32(0.01), 100)
     """
-    _validate.apart(out, x)
+    check_apart(out, (x,))
     x = _validate.real_array("x", x)
     if per_row and x.ndim == 0:
         raise ValueError("x must have rows, got shape ()")

@@ -3,6 +3,7 @@
 import numpy as np
 
 from qcy import _kernels, _validate
+from qcy._step import check_apart
 from qcy._threads import borrowed
 from qcy.primitive.windows import Window, split_shape
 
@@ -47,7 +48,7 @@ def im2col_q8(
            [3, 4, 6, 7],
            [4, 5, 7, 8]], dtype=uint8)
     """
-    _validate.apart(out, x)
+    check_apart(out, (x,))
     x = _validate.q8_array("x", x, 4)
     _validate.choice("layout", layout, _validate.LAYOUTS)
     window = Window.of(kernel_size, stride, padding, dilation)
@@ -100,7 +101,7 @@ def col2im_q8(
            [2, 4, 2],
            [1, 2, 1]], dtype=int32)
     """
-    _validate.apart(out, columns)
+    check_apart(out, (columns,))
     columns = _validate.q8_array("columns", columns, 2)
     _validate.choice("layout", layout, _validate.LAYOUTS)
     window = Window.of(kernel_size, stride, padding, dilation)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from qcy import _kernels, _validate
+from qcy._step import check_apart
 from qcy._threads import borrowed
 from qcy.primitive.binding import bindable
 from qcy.primitive.codes import flip_of, output_target, requantize_q8
@@ -220,7 +221,7 @@ dilation, groups, layout, out_dtype, rounding, clamp, out, n_threads
     >>> conv_transpose2d_q8(x, w, x_scale=1.0, w_scale=1.0, out_scale=1.0, stride=(1, 2))
     array([[[[1, 3, 2, 6]]]], dtype=uint8)
     """
-    _validate.apart(out, x, w, w_scale, w_zero_point, bias)
+    check_apart(out, (x, w, w_scale, w_zero_point, bias))
     x = _validate.q8_array("x", x, 4)
     w = _validate.q8_array("w", w, 4)
     _validate.choice("layout", layout, _validate.LAYOUTS)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from qcy import _validate
+from qcy._step import check_apart
 from qcy.primitive.binding import bindable
 from qcy.primitive.codes import flip_of, output_target, requantize_q8
 from qcy.primitive.packing import PackedWeights, pack_q8, resolve
@@ -211,7 +212,7 @@ rounding, clamp, n_threads
     >>> gemm_batched_q8(a, b, a_scale=1.0, b_scale=1.0, out_scale=1.0).shape
     (5, 2, 4)
     """
-    _validate.apart(out, a, b)
+    check_apart(out, (a, b))
     a = _at_least_2d("a", _validate.q8_array("a", a))
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
     common = (
@@ -263,6 +264,9 @@ def _at_least_2d(name, array):
 
 
 def _resolve(b, scale, zero_point, bias, needs_scale):
+    is_plain = scale is None and bias is None and type(zero_point) is int and zero_point == 0
+    if is_plain and type(b) is PackedWeights and b.groups is None and b.scale is not None:
+        return b
     if isinstance(b, PackedWeights) and b.groups is not None:
         raise ValueError("b must be packed by pack_q8, it was packed for a convolution")
     return resolve(
@@ -278,6 +282,12 @@ def _product(
 ):
     """Plan a product with output in codes."""
     _validate.same_inner(a.shape, packed.shape)
+    settings = (a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp)
+    known = packed.kept(("gemm", a.dtype, settings))
+    if known is not None:               # checked before
+        out_dtype, flip, right = known
+        out = _validate.output("out", out, (a.shape[0], packed.shape[1]), out_dtype)
+        return packed._kernels.gemm.product(a, *a.shape, flip, False, False, right, out), out, None
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
     out = _validate.output("out", out, (a.shape[0], packed.shape[1]), out_dtype)
     a_scale = _validate.scale("a_scale", a_scale, 0)
@@ -297,6 +307,7 @@ def _product(
     flip = flip_of(a.dtype)
     zero = _validate.code("a_zero_point", a_zero_point, a.dtype) + flip
     right = packed.product(zero, (float(a_scale), float(out_scale)), target)
+    packed.keep(("gemm", a.dtype, settings), (out_dtype, flip, right))
     return packed._kernels.gemm.product(a, *a.shape, flip, False, False, right, out), out, None
 
 

@@ -118,15 +118,22 @@ class PackedWeights:
         kernels = groups.reshape(n_groups, height, width, channels, n_cols)
         return np.ascontiguousarray(kernels.transpose(0, 4, 3, 1, 2)).reshape(self.shape)
 
-    def _keep(self, key, make):
-        """Return what was made for `key`, or make it. What is kept depends on the key alone."""
-        found = self._kept.get(key)
-        if found is None:
-            found = make()
+    def kept(self, key):
+        """Return what `keep` kept for a key, or None; a key that cannot be hashed keeps nothing."""
+        try:
+            return self._kept.get(key)
+        except TypeError:
+            return None
+
+    def keep(self, key, made):
+        """Keep what depends on the weights and the key alone, and return it."""
+        try:
             if len(self._kept) >= 16:           # weights serve a few layers, not many
                 self._kept = {}
-            self._kept[key] = found
-        return found
+            self._kept[key] = made
+        except TypeError:
+            pass
+        return made
 
     def product(self, a_zero, scales=None, target=(0, 0, 255, 0), table=None):
         """Return what the kernels add, multiply by and clamp to, for one left operand.
@@ -146,9 +153,8 @@ class PackedWeights:
         -------
         Product
         """
-        return self._keep(
-            (a_zero, scales, target, table), lambda: self._product(a_zero, scales, target, table)
-        )
+        key = (a_zero, scales, target, table)
+        return self.kept(key) or self.keep(key, self._product(*key))
 
     def _product(self, a_zero, scales, target, table):
         n_groups, n_taps, depth, n_cols = self._group_shape()
@@ -190,17 +196,17 @@ class PackedWeights:
 
     def dynamic_product(self, bias):
         """Return the `Product` for reals in and out, equation (22), with a float32 bias or None."""
-        def make():
-            n_cols = self.shape[1]
-            weight, factors, floats = (self._padded(t) for t in (np.int32, np.float32, np.float32))
-            weight[0, :n_cols] = -self._sums[0]
-            factors[0, :n_cols] = self.scale
-            floats[0, :n_cols] = 0 if bias is None else bias
-            return Product(
-                self._panels, n_cols, self._padded(np.int32)[0], weight[0], factors[0], floats[0]
-            )
-
-        return self._keep(("dynamic", None if bias is None else bias.tobytes()), make)
+        key = ("dynamic", None if bias is None else bias.tobytes())
+        if self.kept(key):
+            return self.kept(key)
+        n_cols = self.shape[1]
+        weight, factors, floats = (self._padded(t) for t in (np.int32, np.float32, np.float32))
+        weight[0, :n_cols] = -self._sums[0]
+        factors[0, :n_cols] = self.scale
+        floats[0, :n_cols] = 0 if bias is None else bias
+        return self.keep(key, Product(
+            self._panels, n_cols, self._padded(np.int32)[0], weight[0], factors[0], floats[0]
+        ))
 
     def depthwise(self, x_zero, scales=None):
         """Return the weights of a depthwise kernel as its loops take them, and whether it is wild.
@@ -211,7 +217,8 @@ class PackedWeights:
             Of ``depthwise.depthwise``; or of ``depthwise.plain``, if weights have zero points.
         is_wild : bool
         """
-        return self._keep(("depthwise", x_zero, scales), lambda: self._depthwise(x_zero, scales))
+        key = ("depthwise", x_zero, scales)
+        return self.kept(key) or self.keep(key, self._depthwise(x_zero, scales))
 
     def _depthwise(self, x_zero, scales):
         n = self.shape[0]
@@ -313,7 +320,7 @@ def _pack(names, codes, n_cols, zero_point, bias, scale, groups):
     zero_point = np.broadcast_to(zero_point, (n_cols,)).copy()
     bias = _per_column("bias", bias, n_cols)
     if scale is not None:
-        scale = _validate.scale(names[1], scale, length=n_cols).copy()
+        scale = np.array(_validate.scale(names[1], scale, length=n_cols))
     return PackedWeights(codes, zero_point, bias, scale, groups)
 
 
