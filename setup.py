@@ -28,11 +28,13 @@ DIRECTIVES = {
 
 #: Cython's memoryview machinery, built once instead of into every module.
 SHARED = "qcy._memoryview"
-MODULES = ["qcy._cpu", "qcy._threads", "qcy._step", "qcy._product", "qcy.tensor.generic"]
+MODULES = [
+    "qcy._cpu", "qcy._threads", "qcy._step", "qcy._product", "qcy._program", "qcy.tensor.generic",
+]
 KERNELS = [
     f"qcy._kernels.{name}"
     for name in (
-        "tensor", "gemm", "conv", "depthwise", "columns", "quantize", "elementwise", "pool",
+        "tensor", "gemm", "conv", "depthwise", "columns", "quantize", "elementwise", "pool", "move",
     )
 ]
 

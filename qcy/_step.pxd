@@ -23,7 +23,9 @@ cdef inline void* at(place_t place, uint8_t** memories) noexcept nogil:
 
 cdef class Place:
     cdef place_t where
-    cdef readonly object owner
+    cdef readonly tuple shape
+    cdef readonly object dtype
+    cdef readonly object recorder
 
 
 cdef class Step:

@@ -1,5 +1,6 @@
 """One bound call of a kernel: what direct calls run once, and programs run in a row."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,16 +13,33 @@ def check_apart(
     """Check that an output overlaps no argument, as it was given and not as it is converted."""
 
 class Place:
-    """A place in one of the memories that a program has when it runs."""
+    """Where an array will lie when a program runs."""
 
-    def __init__(self, memory: int, offset: int) -> None: ...
+    def __init__(
+        self, memory: int, offset: int, shape: Sequence[int] = ..., dtype: Any = None,
+        recorder: Any = None,
+    ) -> None: ...
     @property
     def memory(self) -> int:
-        """Which memory."""
+        """Which memory of the run."""
 
     @property
     def offset(self) -> int:
         """Bytes from its start."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Any: ...
+    @property
+    def recorder(self) -> Any: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def __len__(self) -> int: ...
+    def reshape(self, *shape: Any) -> Place:
+        """Return the same place with another shape."""
 
 class Step:
     """A kernel and its arguments, ready to run."""

@@ -23,22 +23,32 @@ PLAIN = frozenset({int, float, str, tuple, type(None)})
 
 
 cdef class Place:
-    """A place in one of the memories that a program has when it runs.
+    """Where an array will lie when a program runs: what a `Recorder` hands out.
+
+    It has as much of an array's manners as primitives need. Their results, given a place, are
+    places.
 
     Parameters
     ----------
     memory : int
+        Which memory of the run.
     offset : int
         Bytes from its start.
+    shape : sequence of int
+    dtype : dtype
+    recorder : Recorder
     """
 
-    def __init__(self, int memory, Py_ssize_t offset):
+    def __init__(self, int memory, Py_ssize_t offset, shape=(), dtype=None, recorder=None):
         self.where.memory = memory
         self.where.offset = offset
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(dtype)
+        self.recorder = recorder
 
     @property
     def memory(self):
-        """Which memory."""
+        """Which memory of the run."""
         return self.where.memory
 
     @property
@@ -46,8 +56,34 @@ cdef class Place:
         """Bytes from its start."""
         return self.where.offset
 
+    @property
+    def ndim(self):
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self):
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __len__(self):
+        if not self.shape:
+            raise TypeError("a place without axes has no length")
+        return self.shape[0]
+
+    def reshape(self, *shape):
+        """Return the same place with another shape."""
+        shape = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
+        shape = list(shape)
+        if -1 in shape:
+            known = -int(np.prod(shape, dtype=np.int64))
+            shape[shape.index(-1)] = self.size // known if known else 0
+        if int(np.prod(shape, dtype=np.int64)) != self.size:
+            raise ValueError(f"shape {tuple(shape)} does not fit {self.shape}")
+        return Place(self.where.memory, self.where.offset, shape, self.dtype, self.recorder)
+
     def __repr__(self):
-        return f"Place({self.where.memory}, {self.where.offset})"
+        return f"Place({self.where.memory}, {self.where.offset}, {self.shape}, {self.dtype})"
 
 
 cdef place_t place_of(object operand, list owners) except *:

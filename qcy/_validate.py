@@ -4,6 +4,9 @@ import operator
 
 import numpy as np
 
+from qcy._recorder import Recorder
+from qcy._step import Place
+
 Q8_DTYPES = (np.dtype(np.uint8), np.dtype(np.int8))
 #: Smallest multiplier and scale: the smallest normal float32.
 MIN_NORMAL = np.finfo(np.float32).tiny
@@ -24,13 +27,13 @@ def q8_dtype(name, dtype):
 
 def q8_array(name, array, ndim=None):
     """Return `array` as C-ordered int8 or uint8 codes, with `ndim` axes if given."""
-    if type(array) is not np.ndarray:
+    if type(array) is not np.ndarray and type(array) is not Place:
         array = np.asarray(array)
     if array.dtype not in Q8_DTYPES:
         raise TypeError(f"{name} must be int8 or uint8, got {array.dtype}")
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
-    if array.flags.c_contiguous:
+    if type(array) is Place or array.flags.c_contiguous:
         return array
     return np.ascontiguousarray(array)
 
@@ -52,6 +55,8 @@ def int32_array(name, array, shape=None):
 
 def real_array(name, array):
     """Return `array` as C-ordered float32; float64, float16 and integers are rounded to it."""
+    if type(array) is Place and array.dtype == np.float32:
+        return array
     given = np.asarray(array)
     if given.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got {given.dtype}")
@@ -72,6 +77,10 @@ def output(name, out, shape, dtype):
     shape = tuple(shape)
     if out is None:
         return np.empty(shape, dtype)
+    if type(out) is Recorder:
+        return out.allocate(shape, dtype)
+    if type(out) is Place and out.shape == shape and out.dtype == dtype:
+        return out
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name} must be an ndarray, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype or not out.flags.carray:

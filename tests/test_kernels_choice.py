@@ -77,6 +77,7 @@ def test_what_the_system_says_of_the_cpu():
     assert _cpu.supports("avx2") == ({"avx2", "fma"} <= flags)
     needed = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}
     assert _cpu.supports("avx512vnni") == (needed <= flags)
+    assert _cpu.supports("avx512vbmi") == (needed | {"avx512vbmi"} <= flags)
     if "avx_vnni" in flags:         # older kernels have no name for it
         assert _cpu.supports("avxvnni")
 
@@ -85,6 +86,7 @@ def test_every_variant_has_every_module_built_for_it(kernels):
     modules = [field.name for field in fields(kernels) if field.name != "variant"]
     assert modules == [
         "tensor", "gemm", "conv", "depthwise", "columns", "quantize", "elementwise", "pool",
+        "move",
     ]
     for module in modules:
         name = getattr(kernels, module).__name__

@@ -33,6 +33,7 @@ class Kernels:
     quantize: ModuleType
     elementwise: ModuleType
     pool: ModuleType
+    move: ModuleType
 
     def __repr__(self):
         return f"Kernels({self.variant!r})"

@@ -6,9 +6,13 @@ from qcy import _validate
 from qcy.nn.layers import QuantizedLayer
 from qcy.nn.layers.base import codes_in, to_codes, to_reals
 from qcy.nn.model import Graph, table
+from qcy.nn.program import Compiled
 from qcy.primitive.windows import from_nhwc, to_nhwc
 from qcy.tensor.generic import Tensor
 from qcy.tensor.quantized import QuantizedTensor
+
+#: Shapes whose programs a model keeps.
+MOST_PROGRAMS = 16
 
 
 class QuantizedModel(Graph):
@@ -35,6 +39,7 @@ class QuantizedModel(Graph):
         self.params = dict(params)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
         self.manifest = dict(manifest or {})
+        self._programs = {}
 
     def forward(self, *inputs, ctx=None):
         """Run the model.
@@ -57,14 +62,110 @@ class QuantizedModel(Graph):
         Cancelled
             If `ctx` says so.
         """
-        values = {}
-        for _ in self._run(inputs, values, ctx):
-            pass
-        kind = type(inputs[0])
-        results = [self._leave(name, values[name], kind) for name in self.outputs]
+        kind = type(inputs[0]) if inputs else np.ndarray
+        results = self._run_program(inputs, kind) if ctx is None else None
+        if results is None:
+            values = {}
+            for _ in self._run(inputs, values, ctx):
+                pass
+            results = [self._leave(name, values[name], kind) for name in self.outputs]
         return results[0] if len(results) == 1 else tuple(results)
 
     __call__ = forward
+
+    def _run_program(self, inputs, kind):
+        """Run the model as a program, and return its results; None if it has none."""
+        in_codes = issubclass(kind, QuantizedTensor)
+        arrays = self._arrays(inputs)
+        compiled = self._compiled(arrays, in_codes)
+        if compiled is None:
+            return None
+        outs = [np.empty(shape, dtype) for shape, dtype in compiled.outputs]
+        compiled.program.bind([*arrays, *outs], None)()
+        if in_codes:
+            return [
+                QuantizedTensor(out, self.params[name])
+                for out, name in zip(outs, self.outputs, strict=True)
+            ]
+        return [Tensor(out) for out in outs] if issubclass(kind, Tensor) else outs
+
+    def _arrays(self, inputs):
+        """Return the inputs as a program takes them: codes or reals, in the layout outside."""
+        return [
+            codes_in(x, self.params[name]) if isinstance(x, QuantizedTensor)
+            else _validate.real_array("x", x)
+            for name, x in self.bind_inputs(inputs).items()
+        ]
+
+    def _compiled(self, arrays, in_codes):
+        """Return the program for inputs of these shapes, or None if some layer has no kernel."""
+        key = (in_codes, *((array.shape, array.dtype) for array in arrays))
+        if key not in self._programs:
+            if len(self._programs) >= MOST_PROGRAMS:
+                self._programs = {}
+            try:
+                compiled = Compiled(self, [(a.shape, a.dtype) for a in arrays], in_codes)
+            except (AttributeError, TypeError, ValueError):
+                compiled = None         # layer by layer it runs, or says what is wrong
+            self._programs[key] = compiled
+        return self._programs[key]
+
+    def bind(self, *inputs, n_threads=None):
+        """Check a call once, and return it ready to run often.
+
+        Parameters
+        ----------
+        *inputs : QuantizedTensor or float32 array
+            Read where they lie, each time it runs: C-ordered.
+        n_threads : int, optional
+            Threads to use at most. Default: see `qcy.threads`.
+
+        Returns
+        -------
+        callable
+            Call it without arguments; it returns its `out`, the result, or a tuple of them:
+            codes for QuantizedTensors, else float32.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If inputs do not fit or would have to be copied, or a layer is kept in float.
+        """
+        arrays = self._arrays(inputs)
+        for x, array in zip(inputs, arrays, strict=True):
+            if not isinstance(x, QuantizedTensor) and array is not x:
+                raise ValueError("inputs of a bound call must be C-ordered float32 arrays")
+        in_codes = isinstance(inputs[0], QuantizedTensor)
+        compiled = self._compiled(arrays, in_codes)
+        if compiled is None:
+            for _ in self._run(inputs, {}, None):       # which says what is wrong with the inputs
+                pass
+            raise TypeError("a model that has layers without a kernel of their own cannot be bound")
+        outs = [np.empty(shape, dtype) for shape, dtype in compiled.outputs]
+        out = outs[0] if len(outs) == 1 else tuple(outs)
+        return compiled.program.bind([*arrays, *outs], out, n_threads)
+
+    def memory_plan(self, *shapes):
+        """Return what a run on inputs of these shapes needs, weights aside.
+
+        Parameters
+        ----------
+        *shapes : tuple of int
+            Of each input, float32, with the batch.
+
+        Returns
+        -------
+        dict
+            ``arena_bytes``, for all results between layers; ``steps``, how many kernel calls.
+        """
+        arrays = [np.empty(shape, np.float32) for shape in shapes]
+        compiled = Compiled(self, [(a.shape, a.dtype) for a in arrays], False)
+        return {
+            "arena_bytes": compiled.program.arena_bytes, "steps": len(compiled.program.steps),
+        }
+
+    def __getstate__(self):
+        return {**self.__dict__, "_programs": {}}
 
     def trace(self, *inputs, ctx=None):
         """Run the model and yield ``(name, output)`` of each layer, in reals.

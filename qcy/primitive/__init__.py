@@ -9,6 +9,7 @@ This package is the checked door to the compiled kernels; everything behind it t
     conv.py         convolution, transposed convolution
     columns.py      im2col and col2im
     windows.py      where a kernel's windows lie
+    move.py         axes in another order, arrays side by side
     elementwise.py  add, mul, clamp, softmax
     pool.py         largest and mean of windows
 
@@ -24,13 +25,14 @@ from qcy.primitive.elementwise import add_q8, clamp_q8, mul_q8, softmax_q8, soft
 from qcy.primitive.gemm import (
     gemm_batched_q8, gemm_dynamic_q8, gemm_nn_q8, gemm_nn_q8_accum,
 )
+from qcy.primitive.move import beside_q8, permute_q8
 from qcy.primitive.packing import PackedWeights, pack_conv_q8, pack_q8
 from qcy.primitive.pool import avg_pool2d_q8, max_pool2d_q8
 
 __all__ = [
-    "PackedWeights", "add_q8", "avg_pool2d_q8", "clamp_q8", "col2im_q8", "conv2d_q8",
+    "PackedWeights", "add_q8", "avg_pool2d_q8", "beside_q8", "clamp_q8", "col2im_q8", "conv2d_q8",
     "conv2d_q8_accum", "conv_transpose2d_q8", "copy_q8", "dequantize_q8", "gemm_batched_q8",
     "gemm_dynamic_q8", "gemm_nn_q8", "gemm_nn_q8_accum", "im2col_q8", "lookup_q8",
-    "max_pool2d_q8", "mul_q8", "pack_conv_q8", "pack_q8", "quantize_dynamic_q8", "quantize_q8",
-    "requantize_q8", "softmax_q8", "softmax_table",
+    "max_pool2d_q8", "mul_q8", "pack_conv_q8", "pack_q8", "permute_q8", "quantize_dynamic_q8",
+    "quantize_q8", "requantize_q8", "softmax_q8", "softmax_table",
 ]

@@ -2,7 +2,19 @@
 
 from functools import wraps
 
-from qcy._step import BoundCall, check_apart
+from qcy._step import BoundCall, Place, check_apart
+
+
+def _record(plan, args, kwargs):
+    """Leave a call's step with the recorder of its operands, and return the place of the result."""
+    recorder = args[0].recorder
+    if kwargs.get("out") is None:
+        kwargs = {**kwargs, "out": recorder}
+    step, out, finish = plan(*args, **kwargs)
+    if finish is not None:
+        raise TypeError(f"{plan.__name__} cannot be recorded: it takes more than one kernel")
+    recorder.add(step)
+    return out
 
 
 def bindable(plan, n_read=1):
@@ -18,6 +30,8 @@ def bindable(plan, n_read=1):
 
     @wraps(plan)
     def call(*args, **kwargs):
+        if type(args[0]) is Place:
+            return _record(plan, args, kwargs)
         if kwargs.get("out") is not None:
             check_apart(kwargs["out"], args, kwargs)
         step, out, finish = plan(*args, **kwargs)

@@ -106,7 +106,7 @@ def step_of(images, packed, window, x_zero_point, out, scales=None, target=(0, 0
 
     Parameters
     ----------
-    images : (B, H, W, C) array, or (shape, dtype, Place)
+    images : (B, H, W, C) array or Place
     packed : PackedWeights
     window : Window
     x_zero_point : int
@@ -116,24 +116,21 @@ def step_of(images, packed, window, x_zero_point, out, scales=None, target=(0, 0
     target : (zero_point, low, high, flip)
         Of output in codes, as uint8.
     """
-    shape, dtype, x = (
-        images if isinstance(images, tuple) else (images.shape, images.dtype, images)
-    )
-    n, height, width, channels = shape
-    flip = flip_of(dtype)
-    zero = _validate.code("x_zero_point", x_zero_point, dtype) + flip
+    n, height, width, channels = images.shape
+    flip = flip_of(images.dtype)
+    zero = _validate.code("x_zero_point", x_zero_point, images.dtype) + flip
     kernels = packed._kernels
     sizes = window.sizes(height, width, channels)
     if packed.is_depthwise:
         arrays, is_wild = packed.depthwise(zero, scales)
         kernel = kernels.depthwise.depthwise if len(arrays) == 3 else kernels.depthwise.plain
-        return kernel(x, n, sizes, flip, zero, *arrays, (*target, is_wild), out)
+        return kernel(images, n, sizes, flip, zero, *arrays, (*target, is_wild), out)
     right = packed.product(zero, scales, target)
     if _is_product(window, packed):
         return kernels.gemm.product(
-            x, n * height * width, channels, flip, False, False, right, out
+            images, n * height * width, channels, flip, False, False, right, out
         )
-    return kernels.conv.convolution(x, n, sizes, flip, zero, packed.groups, right, out)
+    return kernels.conv.convolution(images, n, sizes, flip, zero, packed.groups, right, out)
 
 
 def _finish(direct, layout, out):
@@ -327,10 +324,11 @@ def _shapes(x, packed, stride, padding, dilation, layout):
     _validate.choice("layout", layout, _validate.LAYOUTS)
     if packed.groups is None:
         raise ValueError("w must be packed by pack_conv_q8, it was packed for a matrix product")
-    if np.ndim(x) != 4:
-        raise ValueError(f"x must have 4 dimensions, got shape {np.shape(x)}")
+    shape = x.shape if hasattr(x, "shape") else np.shape(x)
+    if len(shape) != 4:
+        raise ValueError(f"x must have 4 dimensions, got shape {shape}")
     window = Window.of(packed.shape[2:], stride, padding, dilation)
-    n, height, width, channels = split_shape(np.shape(x), layout)
+    n, height, width, channels = split_shape(shape, layout)
     if channels != packed.shape[1] * packed.groups:
         raise ValueError(
             f"x must have {packed.shape[1] * packed.groups} channels for w of shape "

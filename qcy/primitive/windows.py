@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcy import _validate
+from qcy._step import Place
+from qcy.primitive.move import permute_q8
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,29 @@ class Window:
 
 def to_nhwc(x, layout):
     """Return images channels last, C-ordered; no copy if they are."""
+    if type(x) is Place:
+        return _reorder(x, (0, 2, 3, 1), 1) if layout == "NCHW" else x
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if layout == "NCHW" else x
 
 
 def from_nhwc(x, layout, out=None):
     """Return channels-last images in `layout`, written to `out` if given."""
+    if type(x) is Place:
+        return _reorder(x, (0, 3, 1, 2), 3) if layout == "NCHW" else x
     result = x.transpose(0, 3, 1, 2) if layout == "NCHW" else x
     if out is None:
         return np.ascontiguousarray(result)
     if out is not x:
         out[...] = result
     return out
+
+
+def _reorder(x, axes, channel_axis):
+    """Return the place of images with their axes in another order."""
+    channels = x.shape[channel_axis]
+    if 1 in (channels, x.size // max(1, len(x) * channels)):        # nothing moves
+        return x.reshape(*(x.shape[axis] for axis in axes))
+    return permute_q8(x, axes)
 
 
 def layout_shape(layout, n, height, width, channels):

@@ -220,6 +220,8 @@ class SoftmaxQuantized(QuantizedLayer):
     def forward_codes(self, x, out=None):
         """Compute the layer on plain arrays of codes."""
         axis = image_axis(self.axis, x.ndim, self.layout)
+        if axis == x.ndim - 1:
+            return primitive.softmax_q8(x, self.table, out_dtype=self.out_params.dtype, out=out)
         rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
         y = primitive.softmax_q8(rows, self.table, out_dtype=self.out_params.dtype)
         return np.ascontiguousarray(np.moveaxis(y, -1, axis))

@@ -133,4 +133,12 @@ class ConcatQuantized(QuantizedLayer):
             for x, params, table in zip(inputs, self.in_params, self.tables, strict=True)
         ]
         axis = image_axis(self.axis, parts[0].ndim, self.layout)
-        return np.concatenate(parts, axis, out=out)
+        if isinstance(parts[0], np.ndarray):
+            return np.concatenate(parts, axis, out=out)
+        shape = list(parts[0].shape)
+        shape[axis] = sum(part.shape[axis] for part in parts)
+        start = 0
+        for part in parts:
+            out = primitive.beside_q8(part, shape, axis, start, out=out)
+            start += part.shape[axis]
+        return out

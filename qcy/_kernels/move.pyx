@@ -1,0 +1,110 @@
+"""Codes moved and not changed: axes in another order, arrays side by side."""
+from libc.stdint cimport uint8_t
+from libc.string cimport memcpy, memset
+
+from qcy._step cimport Step, at, new_step, place_of, place_t
+from qcy._threads cimport parallel_for
+
+cdef enum:
+    FEWEST = 131072         # codes below which waking threads costs more than they save
+
+
+# ---------------------------------------------------------------------------------- another order
+
+cdef struct permute_t:
+    place_t source
+    place_t out
+    Py_ssize_t shape[4]         # of the output
+    Py_ssize_t step[4]          # in the source, of each axis of the output
+    # What one run adds:
+    uint8_t** memories
+
+
+cdef void _permute_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
+    """Write the codes of one index of the first two axes."""
+    cdef const permute_t* p = <const permute_t*> args
+    cdef Py_ssize_t rows = p.shape[2], columns = p.shape[3], i, j
+    cdef Py_ssize_t row_step = p.step[2], step = p.step[3]
+    cdef const uint8_t* source = <const uint8_t*> at(p.source, p.memories)
+    cdef uint8_t* out = <uint8_t*> at(p.out, p.memories) + index * rows * columns
+    source += index // p.shape[1] * p.step[0] + index % p.shape[1] * p.step[1]
+    if step == 1:
+        for i in range(rows):
+            memcpy(out + i * columns, source + i * row_step, columns)
+    elif columns == 3:              # colours, the usual case
+        for i in range(rows):
+            out[3 * i] = source[i * row_step]
+            out[3 * i + 1] = source[i * row_step + step]
+            out[3 * i + 2] = source[i * row_step + 2 * step]
+    else:
+        for i in range(rows):
+            for j in range(columns):
+                out[i * columns + j] = source[i * row_step + j * step]
+
+
+cdef long _run_permute(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef permute_t p = (<const permute_t*> args)[0]
+    if p.shape[2] * p.shape[3] == 0:
+        return 0
+    p.memories = memories
+    parallel_for(_permute_task, &p, p.shape[0] * p.shape[1], n_threads)
+    return 0
+
+
+def permute(object source, tuple shape, tuple steps, object out):
+    """Return the step that writes `source` in another order of its axes.
+
+    `shape` is the output's, four axes of it, and `steps` are those of its axes in the source.
+    """
+    cdef permute_t p
+    cdef Step step
+    cdef list owners = []
+    cdef int i
+    memset(&p, 0, sizeof(p))
+    p.source = place_of(source, owners)
+    p.out = place_of(out, owners)
+    for i in range(4):
+        p.shape[i] = shape[i]
+        p.step[i] = steps[i]
+    step = new_step(_run_permute, &p, sizeof(p), owners)
+    if p.shape[0] * p.shape[1] * p.shape[2] * p.shape[3] < FEWEST:
+        step.most_threads = 1
+    return step
+
+
+# ---------------------------------------------------------------------------------- side by side
+
+cdef struct beside_t:
+    place_t source
+    place_t out
+    Py_ssize_t n_rows
+    Py_ssize_t n_bytes          # of a row of the source
+    Py_ssize_t stride           # between rows of the output
+    Py_ssize_t offset           # where the source's rows go in them
+
+
+cdef long _run_beside(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef const beside_t* p = <const beside_t*> args
+    cdef const uint8_t* source = <const uint8_t*> at(p.source, memories)
+    cdef uint8_t* out = <uint8_t*> at(p.out, memories) + p.offset
+    cdef Py_ssize_t i
+    for i in range(p.n_rows):
+        memcpy(out + i * p.stride, source + i * p.n_bytes, p.n_bytes)
+    return 0
+
+
+def beside(object source, Py_ssize_t n_rows, Py_ssize_t n_bytes, Py_ssize_t stride,
+           Py_ssize_t offset, object out):
+    """Return the step that writes rows into parts of longer rows."""
+    cdef beside_t p
+    cdef Step step
+    cdef list owners = []
+    p.source = place_of(source, owners)
+    p.out = place_of(out, owners)
+    p.n_rows = n_rows
+    p.n_bytes = n_bytes
+    p.stride = stride
+    p.offset = offset
+    step = new_step(_run_beside, &p, sizeof(p), owners)
+    step.most_threads = 1
+    return step

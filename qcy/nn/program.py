@@ -1,0 +1,94 @@
+"""A quantized model, for inputs of known shapes, as a program: kernel calls and one arena."""
+
+import numpy as np
+
+from qcy import primitive
+from qcy._program import ARENA_MEMORY, Program
+from qcy._recorder import Recorder
+from qcy._step import Place
+from qcy.nn.layers import QuantizedLayer
+from qcy.primitive.windows import from_nhwc, to_nhwc
+
+
+class Compiled:
+    """A program of a model, and where its inputs and outputs are.
+
+    Attributes
+    ----------
+    program : Program
+    labels : list of str
+        The node that each step belongs to; "" for what happens at the door.
+    outputs : list of (shape, dtype)
+    """
+
+    def __init__(self, model, arrays, in_codes):
+        """Record a model.
+
+        Parameters
+        ----------
+        model : QuantizedModel
+        arrays : sequence of (shape, dtype)
+            The inputs: codes, or float32 reals, in the layout outside.
+        in_codes : bool
+            Whether results go out as codes, or as reals.
+
+        Raises
+        ------
+        TypeError
+            If a layer computes otherwise than by primitives: it is kept in float, or it is not
+            qcy's own.
+        """
+        self.recorder = Recorder()
+        self.labels = []
+        values = {}
+        for name, (shape, dtype) in zip(model.inputs, arrays, strict=True):
+            values[name] = self._enter(model, name, self.recorder.port(shape, dtype))
+        self._label("")
+        for node, dead in zip(model.nodes, model._last_use, strict=True):
+            if not isinstance(node.layer, QuantizedLayer):
+                raise TypeError(f"layer {node.name!r} is kept in float")
+            before = self.recorder.taken
+            value = node.layer.forward_codes(*(values[name] for name in node.inputs))
+            if not isinstance(value, Place):
+                raise TypeError(f"layer {node.name!r} does not compute by primitives")
+            values[node.name] = value
+            self._label(node.name)
+            for name in dead:
+                del values[name]
+            self._release(values, self.recorder.taken - before)
+            self._release(values, before)
+        self.outputs = []
+        for name in model.outputs:
+            self._leave(model, name, values[name], in_codes)
+        self._label("")
+        self.program = Program(self.recorder)
+        del self.recorder
+
+    def _label(self, name):
+        self.labels += [name] * (len(self.recorder.steps) - len(self.labels))
+
+    def _release(self, values, offsets):
+        """Give back those of some places that no value lies in."""
+        needed = {value.offset for value in values.values() if value.memory == ARENA_MEMORY}
+        for offset in offsets - needed:
+            self.recorder.release(offset)
+
+    def _enter(self, model, name, x):
+        params = model.params[name]
+        if x.dtype == np.float32:
+            x = primitive.quantize_q8(x, params.scale, params.zero_point, dtype=params.dtype)
+            if params.narrow_range:
+                x = primitive.clamp_q8(x, params.qmin, params.qmax)
+        return to_nhwc(x, model.layout) if x.ndim == 4 else x
+
+    def _leave(self, model, name, value, in_codes):
+        params = model.params[name]
+        if value.ndim == 4:
+            value = from_nhwc(value, model.layout)
+        port = self.recorder.port(value.shape, value.dtype if in_codes else np.float32)
+        if in_codes:
+            primitive.beside_q8(value.reshape(1, value.size), (1, value.size), 1, 0,
+                                out=port.reshape(1, value.size))
+        else:
+            primitive.dequantize_q8(value, params.scale, params.zero_point, out=port)
+        self.outputs.append((port.shape, port.dtype))

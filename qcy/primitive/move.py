@@ -1,0 +1,102 @@
+"""Codes moved and not changed: axes in another order, arrays side by side."""
+
+from functools import partial
+
+import numpy as np
+
+from qcy import _kernels, _validate
+from qcy.primitive.binding import bindable
+
+
+@bindable
+def permute_q8(codes, axes, *, out=None, n_threads=None):
+    """Bring the axes of codes into another order, as ``numpy.transpose``, C-ordered.
+
+    Parameters
+    ----------
+    codes : array, int8 or uint8
+        Of up to four dimensions.
+    axes : sequence of int
+        For each axis of the output, the axis of `codes` that it is.
+    out : array of `codes`' dtype, optional
+    n_threads : int, optional
+
+    Returns
+    -------
+    array of `codes`' dtype
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+
+    Examples
+    --------
+    >>> permute_q8(np.arange(6, dtype=np.uint8).reshape(2, 3), (1, 0))
+    array([[0, 3],
+           [1, 4],
+           [2, 5]], dtype=uint8)
+    """
+    codes = _validate.q8_array("codes", codes)
+    axes = tuple(_validate.integer("axes", axis, 0) for axis in axes)
+    if sorted(axes) != list(range(codes.ndim)) or codes.ndim > 4:
+        raise ValueError(
+            f"axes must name each of up to 4 axes once, got {axes} for {codes.ndim} dimensions"
+        )
+    steps = [int(np.prod(codes.shape[axis + 1 :], dtype=np.int64)) for axis in axes]
+    shape = tuple(codes.shape[axis] for axis in axes)
+    out = _validate.output("out", out, shape, codes.dtype)
+    missing = 4 - len(shape)
+    step = _kernels.active.move.permute(
+        codes, (1,) * missing + shape, (0,) * missing + tuple(steps), out
+    )
+    return step, out, None
+
+
+@partial(bindable, n_read=1)
+def beside_q8(codes, out_shape, axis, start, *, out=None, n_threads=None):
+    """Write codes into a part of a larger array, along one axis.
+
+    Parameters
+    ----------
+    codes : array, int8 or uint8
+    out_shape : sequence of int
+        That of `codes` but for `axis`.
+    axis : int
+    start : int
+        Where on that axis the codes begin.
+    out : array of `codes`' dtype and `out_shape`, optional
+        What lies beside the part stays as it is.
+    n_threads : int, optional
+
+    Returns
+    -------
+    array of `out_shape`
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+
+    Examples
+    --------
+    >>> beside_q8(np.ones((2, 1), np.uint8), (2, 3), 1, 2, out=np.zeros((2, 3), np.uint8))
+    array([[0, 0, 1],
+           [0, 0, 1]], dtype=uint8)
+    """
+    codes = _validate.q8_array("codes", codes)
+    axis = _validate.axis("axis", axis, codes.ndim)
+    shape = tuple(_validate.integer("out_shape", size, 0) for size in out_shape)
+    start = _validate.integer("start", start, 0)
+    rest = (*codes.shape[:axis], *codes.shape[axis + 1 :])
+    if (*shape[:axis], *shape[axis + 1 :]) != rest or start + codes.shape[axis] > shape[axis]:
+        raise ValueError(
+            f"codes of shape {codes.shape} do not fit {shape} at {start} of axis {axis}"
+        )
+    out = _validate.output("out", out, shape, codes.dtype)
+    inner = int(np.prod(codes.shape[axis + 1 :], dtype=np.int64))
+    step = _kernels.active.move.beside(
+        codes, int(np.prod(codes.shape[:axis], dtype=np.int64)), codes.shape[axis] * inner,
+        shape[axis] * inner, start * inner, out,
+    )
+    return step, out, None
