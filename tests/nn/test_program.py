@@ -89,9 +89,9 @@ def test_bound_calls_read_their_inputs_anew():
 
 def test_bound_calls_refuse_what_they_would_copy():
     q, (x,) = quantized("softmax")
-    for given in (x.astype(np.float64), np.asfortranarray(x)):
+    for other in (x.astype(np.float64), np.asfortranarray(x)):
         with pytest.raises(ValueError, match="must be C-ordered float32 arrays"):
-            q.bind(given)
+            q.bind(other)
 
 
 def test_a_nan_is_refused_and_the_program_goes_on():
