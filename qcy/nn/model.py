@@ -8,6 +8,7 @@ from qcy import _validate
 from qcy.nn.layers import Layer, QuantizedLayer
 from qcy.tensor.generic import Tensor
 
+from qcy.nn.context import split_context
 
 @dataclass(frozen=True)
 class Node:
@@ -217,7 +218,7 @@ class Model(Graph):
         ----------
         *inputs : Tensor or array
         ctx : Context, optional
-            Looked at between layers.
+            Looked at between layers. By name, or last.
 
         Returns
         -------
@@ -243,6 +244,7 @@ class Model(Graph):
         """Run the model and yield ``(name, output)`` of each layer, as plain float32 arrays."""
         yield from self._run(inputs, {}, ctx)
 
+        inputs, ctx = split_context(inputs, ctx)
     def _run(self, inputs, values, ctx):
         values.update(self.bind_inputs([_validate.real_array("x", x) for x in inputs]))
         for node, dead in zip(self.nodes, self._last_use, strict=True):
@@ -255,6 +257,7 @@ class Model(Graph):
 
     def weights(self):
         """Return all arrays by ``"node.array"``."""
+        inputs, ctx = split_context(inputs, ctx)
         return {
             f"{node.name}.{name}": array
             for node in self.nodes

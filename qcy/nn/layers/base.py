@@ -8,6 +8,7 @@ need nothing else.
 import numpy as np
 
 from qcy import _validate, primitive
+from qcy.nn.context import split_context
 from qcy.tensor.generic import Tensor
 from qcy.tensor.quantization import QuantizationParams
 from qcy.tensor.quantized import QuantizedTensor
@@ -35,7 +36,7 @@ class Layer:
         ----------
         *inputs : Tensor or array
         ctx : Context, optional
-            May cancel the call before it starts.
+            May cancel the call before it starts. By name, or last.
 
         Returns
         -------
@@ -53,6 +54,7 @@ class Layer:
     def quantized(self, in_params, out_params):
         """Return the 8-bit twin of this layer.
 
+        inputs, ctx = split_context(inputs, ctx)
         Parameters
         ----------
         in_params : QuantizationParams, or a sequence of them for several inputs
@@ -142,7 +144,7 @@ class QuantizedLayer(Layer):
         *inputs : QuantizedTensor
             Requantized first if their parameters are not `in_params`.
         ctx : Context, optional
-            May cancel the call before it starts.
+            May cancel the call before it starts. By name, or last.
 
         Returns
         -------
@@ -161,6 +163,7 @@ class QuantizedLayer(Layer):
 
     def forward_codes(self, *codes, out=None):
         """Compute the layer on plain arrays of codes with `in_params`."""
+        inputs, ctx = split_context(inputs, ctx)
         raise NotImplementedError
 
     def _forward(self, *inputs):
