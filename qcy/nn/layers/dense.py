@@ -4,7 +4,9 @@ import numpy as np
 
 from qcy import _validate, primitive
 from qcy.nn.layers.base import ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp
-from qcy.nn.layers.weights import WEIGHT_SCHEME, channel_array, float_array, quantize_weight
+from qcy.nn.layers.weights import (
+    WEIGHT_SCHEME, channel_array, float_array, quantize_weight,
+)
 
 
 class Dense(Layer):
@@ -108,7 +110,7 @@ class DenseQuantized(QuantizedLayer):
         n_in, n_out = self._packed.shape
         _check_features(x, n_in)
         y = primitive.gemm_nn_q8(
-            x.reshape(-1, n_in) if x.size else x.reshape(0, n_in), self._packed,
+            x.reshape(int(np.prod(x.shape[:-1])), n_in), self._packed,
             a_scale=self.in_params[0].scale, a_zero_point=self.in_params[0].zero_point,
             out_scale=self.out_params.scale, out_zero_point=self.out_params.zero_point,
             out_dtype=self.out_params.dtype, clamp=self._clamp, out=out,

@@ -54,6 +54,11 @@ class MaxPool2D(Layer):
         _check_image(x)
         x = to_nhwc(x, self.layout)
         self._window.out_size(*x.shape[1:3])
+        if not self._window.always_meets(*x.shape[1:3]):
+            raise ValueError(
+                f"each window must have a cell inside the image, got padding {self.padding}, "
+                f"dilation {self.dilation} over {x.shape[1]}x{x.shape[2]}"
+            )
         windows = float_windows(pad_nhwc(x, self.padding, -np.inf), self._window)
         return from_nhwc(windows.max(axis=(4, 5)), self.layout)
 

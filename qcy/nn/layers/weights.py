@@ -3,7 +3,7 @@
 import numpy as np
 
 from qcy import _validate, primitive
-from qcy.nn.layers.base import check_params
+from qcy.nn.layers.base import check_params, frozen
 from qcy.tensor.quantization import QuantizationParams, QuantizationScheme
 
 #: How weights are quantized unless told otherwise.
@@ -16,15 +16,13 @@ MIN_MULTIPLIER = 2.0**-100
 
 
 def float_array(name, value, ndim=None):
-    """Return weights as a read-only float32 array."""
+    """Return a read-only float32 copy of weights."""
     array = _validate.real_array(name, value)
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)].flat[0]}")
-    array = array.view()
-    array.flags.writeable = False
-    return array
+    return frozen(array)
 
 
 def channel_array(name, value, length):
