@@ -7,7 +7,7 @@ from qcy.nn.layers.base import (
     ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp, frozen,
 )
 from qcy.nn.layers.weights import (
-    WEIGHT_SCHEME, channel_array, float_array, quantize_weight,
+    WEIGHT_SCHEME, channel_array, check_multipliers, float_array, quantize_weight,
 )
 from qcy.primitive.windows import Window, from_nhwc, split_shape, to_nhwc
 
@@ -155,6 +155,7 @@ class Conv2DQuantized(QuantizedLayer):
         self.groups = self._packed.groups
         self.activation = _validate.choice("activation", activation, ACTIVATIONS)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+        check_multipliers(self.in_params[0], out_params, self._packed.scale)
         self._clamp = activation_clamp(activation, out_params)
 
     @property
@@ -321,6 +322,7 @@ class ConvTranspose2DQuantized(QuantizedLayer):
         self.output_padding = _output_padding(output_padding, window)
         self.activation = _validate.choice("activation", activation, ACTIVATIONS)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+        check_multipliers(self.in_params[0], out_params, self.weight_scale)
         self._clamp = activation_clamp(activation, out_params)
 
     def forward_codes(self, x, out=None):

@@ -50,6 +50,12 @@ class AddQuantized(QuantizedLayer):
         super().__init__(in_params, out_params)
         self.activation = _validate.choice("activation", activation, ACTIVATIONS)
         self._clamp = activation_clamp(activation, out_params)
+        scales = np.array([params.scale for params in self.in_params])
+        with np.errstate(over="ignore", under="ignore"):
+            multipliers = scales / out_params.scale
+        _validate.multipliers(
+            multipliers, ("input scale", scales), ("output scale", out_params.scale), place="input"
+        )
 
     def forward_codes(self, a, b, out=None):
         """Compute the layer on plain arrays of codes."""

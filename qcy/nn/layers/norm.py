@@ -7,7 +7,7 @@ from qcy.nn.layers.base import (
     ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp, frozen,
 )
 from qcy.nn.layers.weights import (
-    channel_array, float_array, quantize_weight,
+    channel_array, check_multipliers, float_array, quantize_weight,
 )
 
 
@@ -104,6 +104,7 @@ class BatchNormQuantized(QuantizedLayer):
         self.weight_scale, self.bias = self._packed.scale, self._packed.bias
         self.activation = _validate.choice("activation", activation, ACTIVATIONS)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+        check_multipliers(self.in_params[0], out_params, self.weight_scale)
         self._clamp = activation_clamp(activation, out_params)
 
     def forward_codes(self, x, out=None):
