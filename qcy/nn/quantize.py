@@ -1,6 +1,7 @@
 """Post-training quantization: a float model and data in, an 8-bit model out."""
 
 import platform
+from functools import partial
 
 import numpy as np
 
@@ -72,8 +73,8 @@ def quantize_model(
     """
     if not isinstance(model, Model):
         raise TypeError(f"model must be a Model, got {type(model).__name__}")
-    check_scheme("scheme", scheme)
-    check_scheme("weight_scheme", weight_scheme)
+    scheme = check_scheme("scheme", scheme)
+    weight_scheme = check_scheme("weight_scheme", weight_scheme)
     if scheme.is_per_channel:
         raise ValueError(f"scheme means activations, which are per tensor; got {scheme}")
     skip = {skip} if isinstance(skip, str) else set(skip)
@@ -115,7 +116,6 @@ def convert(fused, calibrator, *, skip=(), weight_scheme=WEIGHT_SCHEME, layout="
     )
 
 
-def _check_folds(model, fused, batch):
 def _choose_params(fused, calibrator, skip):
     """Return the parameters of every tensor, such that layers without weights have multipliers.
 
@@ -159,6 +159,7 @@ def _raised(params, least):
     )
 
 
+def _check_folds(model, fused, batch):
     """Check that each batch norm folded into a dense layer acts on its features.
 
     It does in (N, features). In more dimensions a dense layer's features are the last axis, and a
@@ -211,9 +212,11 @@ def _layout(model):
 
 def _name_of(observer):
     """Return an observer's name and settings, for the manifest."""
-    inner = getattr(observer, "func", observer)
-    settings = getattr(observer, "keywords", {})
-    return f"{inner.__name__}({', '.join(f'{k}={v!r}' for k, v in sorted(settings.items()))})"
+    inner, settings = observer, {}
+    if isinstance(observer, partial):
+        inner, settings = observer.func, observer.keywords
+    name = getattr(inner, "__name__", repr(type(inner)))
+    return f"{name}({', '.join(f'{k}={v!r}' for k, v in sorted(settings.items()))})"
 
 
 def _scheme_name(scheme):

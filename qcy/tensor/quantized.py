@@ -338,7 +338,7 @@ def _from_front(axis, ndim):
 
 def _check_agreement(params, ndim, scheme, dtype, axis):
     """Check that nothing that was asked for, beside parameters, contradicts them."""
-    check_scheme("scheme", scheme)
+    scheme = check_scheme("scheme", scheme)
     if not isinstance(dtype, _Default) and _validate.q8_dtype("dtype", dtype) != params.dtype:
         raise ValueError(f"dtype must be that of params, {params.dtype}, got {dtype}")
     if axis is not None and _from_front(axis, ndim) != params.axis:
