@@ -377,3 +377,14 @@ def test_sum_of_float32_is_taken_in_float64():
     assert FloatTensor(values).sum() == pytest.approx(1e5 * float(np.float32(0.1)), rel=1e-12)
     columns = FloatTensor(values.reshape(-1, 2)).sum(0)
     assert columns.data.tolist() == [np.float32(5e4 * float(np.float32(0.1)))] * 2
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_sum_that_does_not_fit(dtype):
+    high = np.iinfo(dtype).max
+    rows = Tensor([[high, 0], [0, high - 1]], dtype)
+    assert rows.sum(0).data.tolist() == rows.sum(1).data.tolist() == [high, high - 1]
+    for axis in (None, (0, 1)):
+        with pytest.raises(OverflowError, match=f"a sum does not fit {dtype}"):
+            rows.sum(axis)
+    assert "OverflowError" in Tensor.sum.__doc__
