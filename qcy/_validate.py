@@ -1,6 +1,7 @@
 """Argument checks, in one voice. Public functions call these; nothing below them checks again."""
 
 import operator
+from numbers import Real
 
 import numpy as np
 
@@ -105,6 +106,15 @@ def integer(name, value, low, high=None):
         bounds = f"at least {low}" if high is None else f"in [{low}, {high}]"
         raise ValueError(f"{name} must be {bounds}, got {value}")
     return result
+
+
+def real(name, value):
+    """Return `value` as a float if it is a real number; NaN and infinities are."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    return float(value)
 
 
 def axis(name, value, ndim=None):

@@ -20,6 +20,7 @@ CONV = (
 
 #: What must be callable, and how. ``...`` is any default; a lone letter any name.
 SIGNATURES = {
+    "Tensor": "data, dtype=None",
     "FloatTensor": "data",
     "QuantizationParams": "scale, zero_point, dtype='uint8', axis=None",
     "QuantizationParams.from_range": "low, high, dtype='uint8', scheme=..., axis=None",

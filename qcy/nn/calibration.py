@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 
 from qcy import _validate
+from qcy.nn.model import Model
 from qcy.nn.observer import MinMaxObserver
 from qcy.tensor.quantization import DEFAULT_SCHEME, check_scheme
 
@@ -36,9 +37,11 @@ class Calibrator:
 
     def __init__(self, model=None, *, observer=MinMaxObserver, scheme=DEFAULT_SCHEME,
                  dtype="uint8"):
+        if model is not None and not isinstance(model, Model):
+            raise TypeError(f"model must be a Model or None, got {model!r}")
         if not callable(observer):
             raise TypeError(f"observer must be a class or a function, got {observer!r}")
-        check_scheme("scheme", scheme)
+        scheme = check_scheme("scheme", scheme)
         self.axis = 1 if scheme.is_per_channel else None
         self.model, self.observer, self.scheme = model, observer, scheme
         self.dtype = _validate.q8_dtype("dtype", dtype)
@@ -70,11 +73,11 @@ class Calibrator:
             names = ("input",) if self.model is None else self.model.inputs
             if len(arrays) != len(names):
                 raise TypeError(f"the model takes {len(names)} input(s), got {len(arrays)}")
-            tensors = list(zip(names, arrays, strict=True))
-            if self.model is not None and arrays[0].size:
-                tensors = self._chain(tensors, arrays)
-            for name, array in tensors:
-                seen.append((name, self._observed(name, array)))
+            is_empty = not all(array.size for array in arrays)
+            # What leaves float32 on the way is refused by name, so no warning need tell of it.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                for name, array in () if is_empty else self._tensors(names, arrays):
+                    seen.append((name, self._observed(name, array)))
         except (TypeError, ValueError) as error:
             raise type(error)(f"calibration batch {self.n_batches}: {error}") from error
         self.observers.update(seen)
@@ -84,11 +87,20 @@ class Calibrator:
             digest.update(array.astype("<f4", copy=False).tobytes())
         self._digest = (self._digest + int.from_bytes(digest.digest(), "big")) % 2**256
         self.n_batches += 1
-        self.n_samples += len(arrays[0]) if arrays[0].ndim else 1
+        if not is_empty:
+            self.n_samples += len(arrays[0]) if arrays[0].ndim else 1
 
-    def _chain(self, tensors, arrays):
-        yield from tensors
-        yield from self.model.trace(*arrays)
+    def _tensors(self, names, arrays):
+        """Yield the name and the values of each tensor."""
+        yield from zip(names, arrays, strict=True)
+        if self.model is not None:
+            for name, array in self.model.trace(*arrays):
+                if not np.isfinite(array).all():
+                    raise ValueError(
+                        f"the model's tensor {name!r} must be finite, it holds NaN or infinity "
+                        "though the data does not"
+                    )
+                yield name, array
 
     def _observed(self, name, array):
         """Return a new state of one observer: the old one stays if a later tensor is refused."""
@@ -96,7 +108,10 @@ class Calibrator:
             observer = copy.deepcopy(self.observers[name])
         else:
             observer = self.observer() if self.axis is None else self.observer(axis=self.axis)
-        observer.observe(array)
+        try:
+            observer.observe(array)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"tensor {name!r}: {error}") from error
         return observer
 
     def merge(self, other):
@@ -105,13 +120,18 @@ class Calibrator:
         Raises
         ------
         TypeError, ValueError
-            If the two differ in settings, or their observers cannot be merged.
+            If the two differ in settings or in their models, or their observers cannot be merged.
         """
         if not isinstance(other, Calibrator):
             raise TypeError(f"other must be a Calibrator, got {type(other).__name__}")
         mine, its = ((c.scheme, c.dtype, c.axis) for c in (self, other))
         if mine != its:
             raise ValueError(f"calibrators must have the same settings, got {mine} and {its}")
+        if not _same_model(self.model, other.model):
+            raise ValueError(
+                "calibrators must be of one model: the same layers with the same weights, got "
+                f"{self.model!r} and {other.model!r}"
+            )
         result = Calibrator(
             self.model, observer=self.observer, scheme=self.scheme, dtype=self.dtype
         )
@@ -140,12 +160,33 @@ class Calibrator:
         ValueError
             If no data was observed.
         """
-        if not self.n_batches:
-            raise ValueError("calibration needs data, no batch was observed")
+        self._check_seen()
         return {name: self.param(name) for name in self.observers}
 
     def param(self, name):
         """Return the parameters of one tensor."""
-        if not self.n_samples:
-            raise ValueError("calibration needs data, all batches were empty")
+        self._check_seen()
         return self.observers[name].params(dtype=self.dtype, scheme=self.scheme)
+
+    def _check_seen(self):
+        if not self.n_samples:
+            which = f"all {self.n_batches} batches were empty" if self.n_batches else (
+                "no batch was observed"
+            )
+            raise ValueError(f"calibration needs data, {which}")
+
+
+def _same_model(a, b):
+    """Return whether two models compute the same: equal graphs of equal layers, or none at all."""
+    if a is b or a is None or b is None:
+        return a is b
+    return (a.inputs, a.outputs, len(a.nodes)) == (b.inputs, b.outputs, len(b.nodes)) and all(
+        (m.name, m.inputs, type(m.layer)) == (n.name, n.inputs, type(n.layer))
+        and m.layer.settings() == n.layer.settings()
+        and _same_arrays(m.layer.arrays(), n.layer.arrays())
+        for m, n in zip(a.nodes, b.nodes, strict=True)
+    )
+
+
+def _same_arrays(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)

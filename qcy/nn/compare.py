@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from qcy import _validate
 from qcy.nn.layers import QuantizedLayer
 from qcy.nn.model import Model, table
 from qcy.nn.quantized_model import QuantizedModel
@@ -30,6 +31,10 @@ class LayerReport:
         8, or 32 for a layer kept in float.
     scale : float
     zero_point : int
+    dtype : str
+        Of the codes: "uint8" or "int8".
+    qmin, qmax : int
+        The smallest and the largest code.
     sqnr_db : float
         Signal to quantization noise, 10 log10 of the ratio of powers; infinite if equal.
     cosine : float
@@ -45,6 +50,9 @@ class LayerReport:
     bits: int
     scale: float
     zero_point: int
+    dtype: str
+    qmin: int
+    qmax: int
     sqnr_db: float
     cosine: float
     max_error: float
@@ -109,14 +117,16 @@ class Report:
                 f"   difference {100 * (self.quantized_accuracy - self.float_accuracy):+.2f} points"
             )
         lines.append(f"agreement  {self.agreement:.2%} of {self.n_samples} samples")
+        size, how_small = times_more(self.float_bytes / self.quantized_bytes, "smaller", "larger")
         lines.append(
             f"bytes      float {self.float_bytes:,}   8-bit {self.quantized_bytes:,}   "
-            f"{self.float_bytes / self.quantized_bytes:.2f}x smaller"
+            f"{size}x {how_small}"
         )
         for batch, times in self.latency.items():
+            speed, how_fast = times_more(times["speedup"], "faster", "slower")
             lines.append(
                 f"latency    batch {batch}: float {1e3 * times['float']:.3f} ms   "
-                f"8-bit {1e3 * times['quantized']:.3f} ms   {times['speedup']:.2f}x faster"
+                f"8-bit {1e3 * times['quantized']:.3f} ms   {speed}x {how_fast}"
             )
         rows = [("layer", "kind", "output", "bits", "scale", "zero point", "SQNR dB", "cosine",
                  "max error")]
@@ -151,6 +161,11 @@ class Report:
         return report.body(self)
 
 
+def times_more(ratio, more, less):
+    """Return how a ratio is said: as a number of at least 1, and the word for its direction."""
+    return (f"{ratio:.2f}", more) if ratio >= 1 else (f"{1 / ratio:.2f}", less)
+
+
 def compare_quantized_model(
     quantized, model, data, labels=None, *, batch_sizes=(1, 64), repeats=30
 ):
@@ -177,7 +192,8 @@ def compare_quantized_model(
     Raises
     ------
     TypeError, ValueError
-        If there is no data, it does not fit, or labels are not one per sample.
+        If there is no data, it does not fit, labels are not one int per sample, or a number of runs
+        or of samples is not positive. Then nothing has been run.
     """
     for name, given, kind in (("quantized", quantized, QuantizedModel), ("model", model, Model)):
         if not isinstance(given, kind):
@@ -191,6 +207,12 @@ def compare_quantized_model(
         labels = np.asarray(labels)
         if labels.shape != (len(data),):
             raise ValueError(f"labels must have shape {(len(data),)}, got {labels.shape}")
+        if labels.dtype.kind not in "iu":
+            raise TypeError(f"labels must be integers, got {labels.dtype}")
+    repeats = _validate.integer("repeats", repeats, 1)
+    if isinstance(batch_sizes, (str, bytes)) or not np.iterable(batch_sizes):
+        raise TypeError(f"batch_sizes must be a sequence of int, got {batch_sizes!r}")
+    batch_sizes = [_validate.integer("batch_sizes", size, 1) for size in batch_sizes]
     answers, moments = _run_both(quantized, model, data)
     n_classes = 1 + int(max(a.max() for a in answers))
     n_classes = n_classes if n_classes <= MAX_CLASSES else 0
@@ -275,7 +297,8 @@ def _layer_report(quantized, node, moments):
         name=node.name, kind=type(node.layer).__name__, covers=node.covers,
         shape=tuple(moments.shape),
         bits=8 if isinstance(node.layer, QuantizedLayer) else 32,
-        scale=float(params.scale), zero_point=params.zero_point, sqnr_db=sqnr,
+        scale=float(params.scale), zero_point=params.zero_point, dtype=params.dtype.name,
+        qmin=params.qmin, qmax=params.qmax, sqnr_db=sqnr,
         cosine=float(moments.cross / norm) if norm else 1.0, max_error=moments.largest,
     )
 

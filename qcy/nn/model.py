@@ -1,10 +1,14 @@
 """The float model: a directed acyclic graph of named layers."""
 
+import os
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from qcy import _validate
+from qcy.nn.context import split_context
 from qcy.nn.layers import Layer, QuantizedLayer
 from qcy.tensor.generic import Tensor
 
@@ -33,6 +37,15 @@ class Node:
         inputs = (self.inputs,) if isinstance(self.inputs, str) else tuple(self.inputs)
         object.__setattr__(self, "inputs", inputs)
         object.__setattr__(self, "covers", tuple(self.covers) or (self.name,))
+
+    def forward(self, *arrays):
+        """Run the layer on plain float32 arrays; what it refuses, it refuses under this name."""
+        try:
+            # NumPy makes numbers of arrays without axes.
+            return np.asarray(self.layer._forward(*arrays))
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"layer {self.name!r}: {error}") from error
 
 
 class Graph:
@@ -217,7 +230,7 @@ class Model(Graph):
         ----------
         *inputs : Tensor or array
         ctx : Context, optional
-            Looked at between layers.
+            Looked at between layers. By name, or last.
 
         Returns
         -------
@@ -228,7 +241,10 @@ class Model(Graph):
         ------
         Cancelled
             If `ctx` says so.
+        TypeError, ValueError
+            If an input does not fit; the message names the layer.
         """
+        inputs, ctx = split_context(inputs, ctx)
         values = {}
         for _ in self._run(inputs, values, ctx):
             pass
@@ -241,6 +257,7 @@ class Model(Graph):
 
     def trace(self, *inputs, ctx=None):
         """Run the model and yield ``(name, output)`` of each layer, as plain float32 arrays."""
+        inputs, ctx = split_context(inputs, ctx)
         yield from self._run(inputs, {}, ctx)
 
     def _run(self, inputs, values, ctx):
@@ -248,7 +265,7 @@ class Model(Graph):
         for node, dead in zip(self.nodes, self._last_use, strict=True):
             if ctx is not None:
                 ctx.check()
-            values[node.name] = node.layer._forward(*(values[name] for name in node.inputs))
+            values[node.name] = node.forward(*(values[name] for name in node.inputs))
             yield node.name, values[node.name]
             for name in dead:
                 del values[name]
@@ -274,12 +291,12 @@ class Model(Graph):
         ------
         KeyError
             If it names an array that the model has not.
+        OSError
+            If the file cannot be read.
         TypeError, ValueError
-            If an array does not fit.
+            If an array does not fit, or the file is no whole ``.npz``.
         """
-        if not hasattr(weights, "keys"):
-            with np.load(weights, allow_pickle=False) as file:
-                weights = dict(file)
+        weights = weights if hasattr(weights, "keys") else _read_arrays(weights)
         changes = {}
         for key in weights:
             node_name, _, array_name = key.rpartition(".")
@@ -300,13 +317,27 @@ class Model(Graph):
         return Model(nodes, self.outputs, self.inputs)
 
 
+def _read_arrays(path):
+    """Return the arrays in a ``.npz`` file by name."""
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"weights must be a mapping, or the path of a .npz file, got {path!r}")
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (        # what NumPy and zipfile say to files of another kind, or cut short
+        AttributeError, EOFError, LookupError, NotImplementedError, TypeError, ValueError,
+        zipfile.BadZipFile, zlib.error,
+    ) as error:
+        raise ValueError(f"weights must be a whole .npz file of numbers, {path} is not") from error
+
+
 class Sequential(Model):
     """A model in which each layer takes the output of the one before.
 
     Parameters
     ----------
     *layers : Layer, or (name, layer)
-        Names default to the kind of layer and a number.
+        Names default to the kind of layer and a number that is free.
 
     Examples
     --------
@@ -317,13 +348,16 @@ class Sequential(Model):
 
     def __init__(self, *layers):
         nodes, counts, previous = [], {}, "input"
+        taken = [entry[0] for entry in layers if isinstance(entry, tuple) and entry]
         for entry in layers:
             if isinstance(entry, tuple):
                 name, layer = entry
             else:
                 layer, kind = entry, type(entry).__name__.lower()
-                counts[kind] = counts.get(kind, 0) + 1
-                name = f"{kind}_{counts[kind]}"
+                name = None
+                while name is None or name in taken:
+                    counts[kind] = counts.get(kind, 0) + 1
+                    name = f"{kind}_{counts[kind]}"
             nodes.append(Node(name, layer, (previous,)))
             previous = name
         super().__init__(nodes)

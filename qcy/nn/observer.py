@@ -232,6 +232,8 @@ class MovingAverageObserver(Observer):
 
     Raises
     ------
+    TypeError
+        If `momentum` is not a real number.
     ValueError
         If `momentum` is out of range.
 
@@ -252,10 +254,10 @@ class MovingAverageObserver(Observer):
     SETTINGS = ("momentum", "axis")
 
     def __init__(self, *, momentum=0.9, axis=None):
-        if not 0.0 <= momentum < 1.0:
+        self.momentum = _validate.real("momentum", momentum)
+        if not 0.0 <= self.momentum < 1.0:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         super().__init__(axis=axis)
-        self.momentum = float(momentum)
         self.average_low = self.average_high = None
 
     def merge(self, other):
@@ -300,6 +302,8 @@ class PercentileObserver(Observer):
 
     Raises
     ------
+    TypeError
+        If `percentile` is not a real number.
     ValueError
         If `percentile` is out of range.
 
@@ -320,10 +324,10 @@ class PercentileObserver(Observer):
     KEEPS_HISTOGRAM = True
 
     def __init__(self, *, percentile=99.99, axis=None):
-        if not 0.0 < percentile <= 100.0:
+        self.percentile = _validate.real("percentile", percentile)
+        if not 0.0 < self.percentile <= 100.0:
             raise ValueError(f"percentile must be in (0, 100], got {percentile}")
         super().__init__(axis=axis)
-        self.percentile = float(percentile)
 
     def _ranges(self, symmetric):
         return _each(percentile_range, self.histograms, self.percentile)

@@ -1,19 +1,29 @@
 """Post-training quantization: a float model and data in, an 8-bit model out."""
 
 import platform
+from functools import partial
 
 import numpy as np
 
 from qcy import _version
 from qcy.nn.calibration import Calibrator
 from qcy.nn.fusion import fuse, keep_any
-from qcy.nn.layers import BatchNorm, Conv2D, ConvTranspose2D, Dense
+from qcy.nn.layers import (
+    Add, AvgPool2D, BatchNorm, Conv2D, ConvTranspose2D, Dense, GlobalAvgPool2D,
+)
 from qcy.nn.layers.weights import WEIGHT_SCHEME
 from qcy.nn.model import Model, Node
 from qcy.nn.observer import MinMaxObserver
 from qcy.nn.progress import track
 from qcy.nn.quantized_model import QuantizedModel
-from qcy.tensor.quantization import DEFAULT_SCHEME, QuantizationScheme, check_scheme
+from qcy.tensor.quantization import (
+    DEFAULT_SCHEME, QuantizationParams, QuantizationScheme, check_scheme,
+)
+
+#: Layers whose multiplier is the ratio of an input's scale to the output's, and the least that the
+#: ratio may be: pooling divides it by the number of cells, at most 2**23, since sums fit int32.
+_LEAST_RATIO = {Add: 2.0**-126, AvgPool2D: 2.0**-103, GlobalAvgPool2D: 2.0**-103}
+_LARGEST_RATIO = 2.0**126
 
 
 def quantize_model(
@@ -63,8 +73,8 @@ def quantize_model(
     """
     if not isinstance(model, Model):
         raise TypeError(f"model must be a Model, got {type(model).__name__}")
-    check_scheme("scheme", scheme)
-    check_scheme("weight_scheme", weight_scheme)
+    scheme = check_scheme("scheme", scheme)
+    weight_scheme = check_scheme("weight_scheme", weight_scheme)
     if scheme.is_per_channel:
         raise ValueError(f"scheme means activations, which are per tensor; got {scheme}")
     skip = {skip} if isinstance(skip, str) else set(skip)
@@ -84,20 +94,12 @@ def quantize_model(
 
 def convert(fused, calibrator, *, skip=(), weight_scheme=WEIGHT_SCHEME, layout="NCHW"):
     """Return the 8-bit model of a fused float model whose tensors a calibrator has seen."""
-    if not calibrator.n_samples:
-        raise ValueError("calibration needs data, no batch was observed")
-    params = {name: calibrator.param(name) for name in fused.inputs}
+    params = _choose_params(fused, calibrator, skip)
     nodes = []
     for node in fused.nodes:
         layer = node.layer.with_layout("NHWC")
-        in_params = tuple(params[name] for name in node.inputs)
-        is_float = keep_any(node, skip)
-        if is_float or not layer.KEEPS_PARAMS:
-            out_params = None if is_float else layer.fixed_params(calibrator.dtype)
-            params[node.name] = out_params or calibrator.param(node.name)
-        else:
-            params[node.name] = in_params[0]
-        if not is_float:
+        if not keep_any(node, skip):
+            in_params = tuple(params[name] for name in node.inputs)
             layer = _twin(node.name, layer, in_params, params[node.name], weight_scheme)
         nodes.append(Node(node.name, layer, node.inputs, node.covers))
     manifest = {
@@ -111,6 +113,49 @@ def convert(fused, calibrator, *, skip=(), weight_scheme=WEIGHT_SCHEME, layout="
     }
     return QuantizedModel(
         nodes, fused.outputs, fused.inputs, params=params, layout=layout, manifest=manifest
+    )
+
+
+def _choose_params(fused, calibrator, skip):
+    """Return the parameters of every tensor, such that layers without weights have multipliers.
+
+    Where an input's step is too small beside the output's, equations (15) and (16), the input's is
+    raised: it never moved an output code. Where it is too large, the output's is: it was noise.
+    (Layers with weights have weight scales to raise.)
+    """
+    made_by = {name: name for name in fused.inputs}     # the tensor whose parameters it has
+    own = {name: calibrator.param(name) for name in fused.inputs}
+    fixed, direct = set(), []
+    for node in fused.nodes:
+        is_float = keep_any(node, skip)
+        if node.layer.KEEPS_PARAMS and not is_float:
+            made_by[node.name] = made_by[node.inputs[0]]
+            continue
+        made_by[node.name] = node.name
+        own[node.name] = None if is_float else node.layer.fixed_params(calibrator.dtype)
+        if own[node.name] is None:
+            own[node.name] = calibrator.param(node.name)
+        else:
+            fixed.add(node.name)
+        if type(node.layer) in _LEAST_RATIO and not is_float:
+            direct.append(node)
+    for node in reversed(direct):
+        least = _LEAST_RATIO[type(node.layer)] * float(own[node.name].scale)
+        for name in {made_by[name] for name in node.inputs} - fixed:
+            own[name] = _raised(own[name], least)
+    for node in direct:
+        largest = max(float(own[made_by[name]].scale) for name in node.inputs)
+        own[node.name] = _raised(own[node.name], largest / _LARGEST_RATIO)
+    return {name: own[maker] for name, maker in made_by.items()}
+
+
+def _raised(params, least):
+    """Return parameters whose scale is at least `least`."""
+    if params.scale >= least:
+        return params
+    # One part in 2**20 more, since the new scale is rounded to float32 too.
+    return QuantizationParams(
+        least * (1 + 2.0**-20), params.zero_point, params.dtype, narrow_range=params.narrow_range
     )
 
 
@@ -167,9 +212,11 @@ def _layout(model):
 
 def _name_of(observer):
     """Return an observer's name and settings, for the manifest."""
-    inner = getattr(observer, "func", observer)
-    settings = getattr(observer, "keywords", {})
-    return f"{inner.__name__}({', '.join(f'{k}={v!r}' for k, v in sorted(settings.items()))})"
+    inner, settings = observer, {}
+    if isinstance(observer, partial):
+        inner, settings = observer.func, observer.keywords
+    name = getattr(inner, "__name__", repr(type(inner)))
+    return f"{name}({', '.join(f'{k}={v!r}' for k, v in sorted(settings.items()))})"
 
 
 def _scheme_name(scheme):

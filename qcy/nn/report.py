@@ -12,6 +12,7 @@ import numpy as np
 
 from qcy.nn import _svg
 from qcy.nn._svg import DASH, MINUS, STYLE, TIMES, escape, number, shortened
+from qcy.nn.compare import times_more
 
 MAX_GRID = 24
 MAX_PAIRS = {True: 10, False: 20}  # pairs of classes that are listed: with a grid, without one
@@ -90,7 +91,8 @@ def _content(report, histograms, class_names, about):
 
 
 def _headline(report):
-    size, how_small = _times(report.float_bytes / report.quantized_bytes, "smaller", "larger")
+    size, how_small = times_more(report.float_bytes / report.quantized_bytes, "smaller", "larger")
+    size += TIMES
     claims = [
         f"The 8-bit model gives the same answer as the float model for "
         f"<strong>{report.agreement:.2%}</strong> of {report.n_samples:,} samples",
@@ -102,7 +104,8 @@ def _headline(report):
         "q8": (report.quantized_bytes, f"{report.quantized_bytes:,} bytes"),
     }))
     for batch, times in report.latency.items():
-        speed, how_fast = _times(times["speedup"], "faster", "slower")
+        speed, how_fast = times_more(times["speedup"], "faster", "slower")
+        speed += TIMES
         tiles.append(_tile(f"Speed, {_samples(batch)} at a time", speed, how_fast, {
             kind: (times[key], f"{_milliseconds(times[key])} ms")
             for kind, key in (("float", "float"), ("q8", "quantized"))
@@ -160,10 +163,6 @@ def _tile(heading, big, unit, pair, note="", most=None):
         f'<div class="tile"><h2>{heading}</h2><p class="big">{big} <small>{unit}</small></p>'
         f"<table>{rows}</table>{note}</div>\n"
     )
-
-
-def _times(ratio, more, less):
-    return (f"{ratio:.2f}{TIMES}", more) if ratio >= 1 else (f"{1 / ratio:.2f}{TIMES}", less)
 
 
 def _milliseconds(seconds):
@@ -294,8 +293,7 @@ def _span(layer, params):
         return float(np.min(params.low)), float(np.max(params.high))
     if layer is None or layer.bits > 8:
         return None
-    qmin = -128 if layer.zero_point < 0 else 0
-    return tuple(layer.scale * (q - layer.zero_point) for q in (qmin, qmin + 255))
+    return tuple(layer.scale * (q - layer.zero_point) for q in (layer.qmin, layer.qmax))
 
 
 def _share(share):

@@ -47,8 +47,7 @@ def broadcast(a, b):
 def matmul(a, b):
     """Return the matrix product of two C-ordered arrays of one dtype.
 
-    Integers are summed in 64 bits; a sum that could leave them, or a result that leaves the dtype,
-    is an OverflowError.
+    Sums of integers are exact; one that leaves the dtype is an OverflowError.
     """
     try:
         *a_batch, n_rows, n_inner = a.shape if a.ndim != 1 else (1, *a.shape)
@@ -63,29 +62,49 @@ def matmul(a, b):
     wide = np.dtype(np.int64 if a.dtype.kind == "i" else np.uint64)
     shape = batch + (n_rows,) * (a.ndim > 1) + (n_cols,) * (b.ndim > 1)
     out = np.zeros(shape, wide)
+    misfits = []
     if out.size and n_inner:
-        _check_sums(a, b, n_inner, wide)
         multiply = _kernels.active.tensor.matmul[C_NAMES[wide]]
         multiply(
             a.astype(wide, copy=False).reshape(-1), b.astype(wide, copy=False).reshape(-1),
             out.reshape(-1), axes, (n_rows, n_inner, n_cols),
         )
+        misfits = _sums_that_wrapped(
+            a.reshape(*a_batch, n_rows, n_inner), b.reshape(*b_batch, n_inner, n_cols),
+            out.reshape(*batch, n_rows, n_cols),
+        )
     low, high = LIMITS[a.dtype]
     if wide != a.dtype and out.size and not (low <= out.min() and out.max() <= high):
-        bad = out[(out < low) | (out > high)].flat[0]
-        raise OverflowError(f"{bad}, an element of the matrix product, does not fit {a.dtype}")
+        misfits = [*misfits, *out[(out < low) | (out > high)].flat[:1]]
+    if misfits:
+        raise OverflowError(
+            f"{misfits[0]}, an element of the matrix product, does not fit {a.dtype}"
+        )
     return out.astype(a.dtype, copy=False)
 
 
-def _check_sums(a, b, n_inner, wide):
-    """Check that no sum of products can leave 64 bits: by the largest values, else row by row."""
-    limit = LIMITS[wide][1]
-    if n_inner * largest(a) * largest(b) <= limit:
-        return
-    # In float64 each sum of magnitudes is exact to far less than the margin kept here.
-    a, b = (np.abs(part.astype(np.float64)) for part in (a, b))
-    if np.matmul(a, b).max() > limit * (1 - 2.0**-20):
-        raise OverflowError(f"a sum of the matrix product could leave {wide}")
+def _sums_that_wrapped(a, b, out):
+    """Return the first sum of products that does not fit 64 bits, in a list; [] if all fit.
+
+    Modulo 2**64 a sum that fits is right, whatever its terms did on the way. So it is enough to
+    look at those that may not: by the largest values, then in float64 with its error bounded, and
+    what that leaves open in Python's integers.
+    """
+    low, high = LIMITS[out.dtype]
+    n_inner = a.shape[-1]
+    if n_inner * largest(a) * largest(b) <= high:
+        return []
+    reals = [part.astype(np.float64) for part in (a, b)]
+    error = (n_inner + 4) * 2.0**-52 * np.matmul(*map(np.abs, reals))
+    is_open = np.abs(np.matmul(*reals)) + error > high
+    rows = np.broadcast_to(a, (*out.shape[:-2], *a.shape[-2:]))
+    cols = np.broadcast_to(b, (*out.shape[:-2], *b.shape[-2:]))
+    for *batch, i, j in np.argwhere(is_open):
+        row, col = rows[(*batch, i)].tolist(), cols[(*batch, slice(None), j)].tolist()
+        exact = sum(x * y for x, y in zip(row, col, strict=True))
+        if not low <= exact <= high:
+            return [exact]
+    return []
 
 
 def largest(array):

@@ -50,7 +50,8 @@ def conv2d(
         acc = primitive.conv2d_q8_accum(self.codes.data, kernel.codes.data, **common)
         channels_last = np.moveaxis(acc, 1, -1) if layout == "NCHW" else acc
         codes, out_params = requantize_to_fit(
-            np.ascontiguousarray(channels_last), self.scale, kernel.scale, self.dtype
+            np.ascontiguousarray(channels_last), ("x_scale", self.scale),
+            ("w_scale", kernel.scale), self.dtype,
         )
         if layout == "NCHW":
             codes = np.ascontiguousarray(np.moveaxis(codes, -1, 1))

@@ -92,12 +92,13 @@ def scale_by(self, factor):
     if factor == 0 or not math.isfinite(factor):
         raise ValueError(f"factor must be finite and not 0, got {factor}")
     params = self.params
+    with np.errstate(over="ignore", under="ignore"):
+        scale = np.float32(np.asarray(params.scale, np.float64) * abs(factor))
+    scaled = QuantizationParams(
+        scale, params.zero_point, params.dtype, params.axis, params.narrow_range
+    )
     if factor > 0:
-        with np.errstate(over="ignore", under="ignore"):
-            scale = np.float32(np.asarray(params.scale, np.float64) * factor)
-        return type(self)(self.codes, QuantizationParams(
-            scale, params.zero_point, params.dtype, params.axis, params.narrow_range
-        ))
+        return type(self)(self.codes, scaled)
     check_per_tensor(self)
     out = QuantizationParams.from_range(
         params.high * factor, params.low * factor, self.dtype

@@ -85,7 +85,9 @@ def FloatTensor(data):
 
 @cython.final
 cdef class Tensor:
-    """Multi-dimensional array of numbers.
+    # The first line is where `inspect` and `help` find a C class's signature; neither shows it.
+    """Tensor(data, dtype=None)\n--\n
+    Multi-dimensional array of numbers.
 
     Arithmetic takes Tensors of one dtype, whose shapes broadcast as in NumPy, or a Tensor and a
     number that its dtype holds exactly (of a float, float32 holds the nearest). No dtype is ever
@@ -364,11 +366,13 @@ cdef class Tensor:
         Returns
         -------
         int, float or Tensor
-            A number if `axis` is None. Integers are added, and wrap, in int64 or uint64, the dtype
-            of a Tensor of sums too. Reals are added in float64; a Tensor has them in its dtype.
+            A number if `axis` is None. Integers are added in int64 or uint64, the dtype of a
+            Tensor of sums too. Reals are added in float64; a Tensor has them in its dtype.
 
         Raises
         ------
+        OverflowError
+            If a sum of integers does not fit 64 bits.
         ValueError
             If there is no such axis.
         """

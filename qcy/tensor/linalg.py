@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qcy import primitive
+from qcy import _validate, primitive
 from qcy.tensor.elementwise import check_out_params, check_per_tensor
 from qcy.tensor.quantization import QuantizationParams
 
@@ -46,7 +46,9 @@ def matmul(self, other, bias=None, out_params=None):
     bias = None if bias is None else np.asarray(bias)
     if out_params is None:
         acc = _accumulate(a, b, self, other, bias)
-        codes, out_params = requantize_to_fit(acc, self.scale, other.scale, self.dtype)
+        codes, out_params = requantize_to_fit(
+            acc, ("a_scale", self.scale), ("b_scale", other.scale), self.dtype
+        )
     else:
         check_out_params(out_params)
         codes = primitive.gemm_batched_q8(
@@ -60,9 +62,11 @@ def matmul(self, other, bias=None, out_params=None):
 
 def _accumulate(a, b, left, right, bias):
     """Return the (..., M, N) int32 sums, leading axes broadcast."""
-    if a.shape[-1] != b.shape[-2]:
-        raise ValueError(f"a is {a.shape} and b is {b.shape}: inner dimensions differ")
-    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    _validate.same_inner(a.shape, b.shape)
+    try:
+        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except ValueError:
+        raise ValueError(f"a is {a.shape} and b is {b.shape}: leading axes disagree") from None
     a = np.broadcast_to(a, (*lead, *a.shape[-2:]))
     b = np.broadcast_to(b, (*lead, *b.shape[-2:]))
     acc = np.empty((*lead, a.shape[-2], b.shape[-1]), np.int32)
@@ -75,14 +79,23 @@ def _accumulate(a, b, left, right, bias):
 
 
 def requantize_to_fit(acc, a_scale, b_scale, dtype):
-    """Return codes of int32 sums, channels last, and the parameters that just cover them."""
-    # Scales that leave float32 are refused with a message, by what follows.
+    """Return codes of int32 sums, channels last, and the parameters that just cover them.
+
+    Scales come as (name, value), for what is said if they leave float32.
+    """
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        scale = a_scale * b_scale
+        scale = np.asarray(a_scale[1] * b_scale[1])
         reals = acc * np.asarray(scale, np.float64)
     low, high = (float(reals.min()), float(reals.max())) if acc.size else (0.0, 0.0)
-    params = QuantizationParams.from_range(low, high, dtype)
+    try:
+        params = QuantizationParams.from_range(low, high, dtype)
+    except ValueError as error:
+        raise ValueError(
+            f"the sums times the product of scales must be finite and fit float32, got {low} to "
+            f"{high} with {a_scale[0]}={a_scale[1]} and {b_scale[0]}={b_scale[1]}"
+        ) from error
     with np.errstate(over="ignore", under="ignore"):
         multiplier = np.float32(scale) / params.scale
+    _validate.multipliers(np.asarray(multiplier), a_scale, b_scale, ("out_scale", params.scale))
     codes = primitive.requantize_q8(acc, multiplier, zero_point=params.zero_point, dtype=dtype)
     return codes, params

@@ -57,10 +57,16 @@ class QuantizationScheme(Flag):
 
 
 def check_scheme(name, scheme):
-    """Raise TypeError or ValueError if `scheme` is no scheme, or contradicts itself."""
+    """Return `scheme` with both questions answered, or say that it is none, or contradicts itself.
+
+    Schemes that mean the same are then equal.
+    """
     if not isinstance(scheme, QuantizationScheme):
         raise TypeError(f"{name} must be a QuantizationScheme, got {scheme!r}")
-    scheme.check()
+    kinds = QuantizationScheme
+    return (kinds.SYMMETRIC if scheme.is_symmetric else kinds.ASYMMETRIC) | (
+        kinds.PER_CHANNEL if scheme.is_per_channel else kinds.PER_TENSOR
+    )
 
 
 #: What `quantize`, calibration and parameters from a range use unless told otherwise.

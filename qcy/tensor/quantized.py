@@ -4,10 +4,10 @@ import operator
 
 import numpy as np
 
-from qcy import primitive
+from qcy import _validate, primitive
 from qcy.tensor import activations, conv, elementwise, linalg, pooling
 from qcy.tensor.generic import Tensor
-from qcy.tensor.quantization import DEFAULT_SCHEME, QuantizationParams
+from qcy.tensor.quantization import DEFAULT_SCHEME, QuantizationParams, check_scheme
 from qcy.tensor.tables import requantize_table
 
 
@@ -184,8 +184,9 @@ class QuantizedTensor:
             return QuantizedTensor(data, self._params)
         outer = int(np.prod(self.shape[: self.axis]))
         length = self.shape[self.axis]
-        for axis, size in enumerate(data.shape):
-            if size == length and int(np.prod(data.shape[:axis])) == outer:
+        # Beside other axes of length 1 several would do: best where it is.
+        for axis in (self.axis, *range(data.ndim)):
+            if data.shape[axis : axis + 1] == (length,) and np.prod(data.shape[:axis]) == outer:
                 return QuantizedTensor(data, self._moved(axis))
         raise ValueError(
             f"reshape from {self.shape} to {data.shape} splits or merges channel axis {self.axis}"
@@ -193,8 +194,8 @@ class QuantizedTensor:
 
     def transpose(self, *axes):
         """Return the codes with axes permuted, reversed by default; a channel axis moves along."""
-        if len(axes) == 1 and isinstance(axes[0], (tuple, list)):
-            axes = tuple(axes[0])
+        if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))):
+            axes = tuple(axes[0] or ())
         data = self._codes.data.transpose(*axes)
         data = np.asarray(data, order="C")
         if self.axis is None:
@@ -206,6 +207,8 @@ class QuantizedTensor:
         """Return a part, by integers and slices; a channel axis moves along."""
         index = index if isinstance(index, tuple) else (index,)
         try:
+            if any(isinstance(i, bool) for i in index):     # to NumPy a mask, and no index
+                raise TypeError
             index = tuple(i if isinstance(i, slice) else operator.index(i) for i in index)
         except TypeError:
             raise TypeError(f"index must be integers and slices, got {index!r}") from None
@@ -254,7 +257,16 @@ class QuantizedTensor:
         return f"QuantizedTensor(shape={self.shape}, {self._params!r})"
 
 
-def quantize(x, params=None, *, scheme=DEFAULT_SCHEME, dtype="uint8", axis=None, out=None):
+class _Default(str):
+    """A default that is told from the same word given by a caller."""
+
+    __slots__ = ()
+
+
+_DTYPE = _Default("uint8")
+
+
+def quantize(x, params=None, *, scheme=DEFAULT_SCHEME, dtype=_DTYPE, axis=None, out=None):
     """Quantize reals, with parameters that are given or chosen from the smallest and largest.
 
     Parameters
@@ -263,7 +275,8 @@ def quantize(x, params=None, *, scheme=DEFAULT_SCHEME, dtype="uint8", axis=None,
     params : QuantizationParams, optional
         Default: `QuantizationParams.from_range` of the data.
     scheme : QuantizationScheme, default ``ASYMMETRIC | PER_TENSOR``
-        How parameters are chosen.
+        How parameters are chosen. Together with `params`, it may be left out or must fit them,
+        like `dtype` and `axis`.
     dtype : {"uint8", "int8"}, default "uint8"
     axis : int, optional
         Channel axis for `PER_CHANNEL`.
@@ -277,8 +290,8 @@ def quantize(x, params=None, *, scheme=DEFAULT_SCHEME, dtype="uint8", axis=None,
     Raises
     ------
     TypeError, ValueError
-        If an argument does not fit, or `x` holds a NaN; also if it holds an infinity, or has no
-        elements, and no `params` are given.
+        If an argument does not fit or contradicts `params`, or `x` holds a NaN; also if it holds
+        an infinity, or has no elements, and no `params` are given.
 
     Examples
     --------
@@ -290,6 +303,8 @@ def quantize(x, params=None, *, scheme=DEFAULT_SCHEME, dtype="uint8", axis=None,
         params = _params_of(data, scheme, dtype, axis)
     elif not isinstance(params, QuantizationParams):
         raise TypeError(f"params must be QuantizationParams, got {params!r}")
+    else:
+        _check_agreement(params, data.ndim, scheme, dtype, axis)
     codes = primitive.quantize_q8(
         data, params.scale, params.zero_point, axis=params.axis, dtype=params.dtype, out=out
     )
@@ -304,11 +319,7 @@ def _params_of(data, scheme, dtype, axis):
         raise TypeError(f"x must hold real numbers, got {data.dtype}")
     if not data.size:
         raise ValueError(f"x must not be empty if params are to be chosen, got shape {data.shape}")
-    if axis is not None:
-        axis = operator.index(axis)
-        if not -data.ndim <= axis < data.ndim:
-            raise ValueError(f"axis must be in [{-data.ndim}, {data.ndim - 1}], got {axis}")
-        axis %= data.ndim
+    axis = None if axis is None else _from_front(axis, data.ndim)
     over = None if axis is None else tuple(i for i in range(data.ndim) if i != axis)
     with np.errstate(over="ignore"):        # an infinite bound is refused with a message, below
         low = np.asarray(data.min(axis=over), np.float32)
@@ -318,3 +329,24 @@ def _params_of(data, scheme, dtype, axis):
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError("x must be finite if params are to be chosen, it holds an infinity")
     return QuantizationParams.from_range(low, high, dtype, scheme, axis)
+
+
+def _from_front(axis, ndim):
+    """Return an axis that may count from the back as one that counts from the front."""
+    return _validate.integer("axis", axis, -ndim, ndim - 1) % ndim
+
+
+def _check_agreement(params, ndim, scheme, dtype, axis):
+    """Check that nothing that was asked for, beside parameters, contradicts them."""
+    scheme = check_scheme("scheme", scheme)
+    if not isinstance(dtype, _Default) and _validate.q8_dtype("dtype", dtype) != params.dtype:
+        raise ValueError(f"dtype must be that of params, {params.dtype}, got {dtype}")
+    if axis is not None and _from_front(axis, ndim) != params.axis:
+        raise ValueError(f"axis must be that of params, {params.axis}, got {axis}")
+    if scheme == DEFAULT_SCHEME:           # given or not, it asks for nothing
+        return
+    middle = 0 if params.dtype == np.int8 else 128
+    if scheme.is_per_channel != (params.axis is not None) or (
+        scheme.is_symmetric and np.any(params.zero_point != middle)
+    ):
+        raise ValueError(f"scheme must be that of params, {params}, got {scheme}")

@@ -1,6 +1,7 @@
 """Calibration: parameters from data that flows by, and whole or no batches."""
 
 import hashlib
+import pickle
 import tracemalloc
 from functools import partial
 
@@ -139,8 +140,15 @@ def test_empty_batches_count_for_nothing():
     with_empty = calibrated([empty, *BATCHES, empty])
     assert with_empty.params() == calibrated(BATCHES).params()
     assert with_empty.n_samples == 32
-    with pytest.raises(ValueError, match="needs data"):
-        calibrated([empty]).params()
+    for shape in ((0, 3), (3, 0)):
+        nothing = calibrated([np.zeros(shape)] * 2)
+        assert (nothing.n_batches, nothing.n_samples) == (2, 0)
+        with pytest.raises(ValueError, match="needs data, all 2 batches were empty"):
+            nothing.params()
+        with pytest.raises(ValueError, match="needs data, all 2 batches were empty"):
+            nothing.param("relu_1")
+        with pytest.raises(ValueError, match="needs data, all 1 batches were empty"):
+            nn.quantize_model(MODEL, [np.zeros(shape)], progress=False)
 
 
 # --------------------------------------------------------------------------------------- merging
@@ -168,6 +176,31 @@ def test_merged_calibrators_know_what_one_would(observer, scheme):
     assert a.merge(b).data_hash != a.merge(c).data_hash
 
 
+def test_calibrators_of_equal_models_merge():
+    sent = pickle.loads(pickle.dumps(MODEL))
+    made_again = nn.Model([
+        (node.name, node.layer.replace(), node.inputs) for node in MODEL.nodes
+    ])
+    whole = calibrated(BATCHES).params()
+    for model in (sent, made_again):
+        assert calibrated(BATCHES[:2]).merge(calibrated(BATCHES[2:], model)).params() == whole
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (SYMMETRIC, SYMMETRIC | QuantizationScheme.PER_TENSOR),
+        (QuantizationScheme.ASYMMETRIC, QuantizationScheme.PER_TENSOR),
+        (QuantizationScheme(0), QuantizationScheme.ASYMMETRIC | QuantizationScheme.PER_TENSOR),
+        (PER_CHANNEL, PER_CHANNEL | QuantizationScheme.ASYMMETRIC),
+    ],
+)
+def test_schemes_that_mean_the_same_merge(one, other):
+    a, b = calibrated(BATCHES[:2], scheme=one), calibrated(BATCHES[2:], scheme=other)
+    assert a.scheme == b.scheme
+    assert a.merge(b).params() == b.merge(a).params() == calibrated(BATCHES, scheme=one).params()
+
+
 def test_merged_calibrators_can_go_on():
     merged = calibrated(BATCHES[:1]).merge(calibrated(BATCHES[1:2]))
     for batch in BATCHES[2:]:
@@ -184,6 +217,19 @@ def test_merge_refuses():
             a.merge(calibrated(BATCHES, **options))
     with pytest.raises(TypeError):
         a.merge(calibrated(BATCHES, observer=nn.MSEObserver))
+    others = [
+        None, nn.Sequential(*(node.layer for node in MODEL.nodes[:2])),
+        nn.Sequential(nn.Dense(np.ones((3, 5))), *(node.layer for node in MODEL.nodes[1:])),
+        nn.Sequential(*(node.layer for node in MODEL.nodes[:2]), nn.Dense(np.ones((5, 2)), [0, 0])),
+        nn.Sequential(MODEL.nodes[0].layer, ("relu_1", nn.ReLU6()), MODEL.nodes[2].layer),
+        nn.Model(MODEL.nodes, outputs="relu_1"), nn.Sequential(
+            MODEL.nodes[0].layer, nn.ReLU(), nn.Dense(np.ones((5, 2)), activation="relu")
+        ),
+    ]
+    for other in others:
+        for pair in ((a, calibrated(BATCHES, other)), (calibrated(BATCHES, other), a)):
+            with pytest.raises(ValueError, match="must be of one model: the same layers with the"):
+                pair[0].merge(pair[1])
     average = partial(calibrated, BATCHES, observer=nn.MovingAverageObserver)
     with pytest.raises(TypeError, match="order"):
         average().merge(average())
@@ -210,8 +256,10 @@ class Overflow(Layer):
         (np.full((2, 3), np.nan), ValueError, "finite, it holds NaN or infinity"),
         (np.array([[1, np.inf, 1]]), ValueError, "finite"),
         (np.array([[1, 1e300, 1]]), ValueError, "finite"),
-        (np.array([[1, 101, 1]]), ValueError, "finite"),        # fine, until a layer of the model
-        (np.ones((2, 4)), ValueError, "3 features"),
+        (np.array([[1, 101, 1]]), ValueError,                   # fine, until a layer of the model
+         "the model's tensor 'overflow_1' must be finite, .* though the data does not"),
+        (np.array([[1e38, 0, 0]]), ValueError, "the model's tensor 'overflow_1' must be finite"),
+        (np.ones((2, 4)), ValueError, "layer 'dense_1': .* 3 features"),
         (np.ones((2, 1, 1, 3)), ValueError, "1 to 3 dimensions"),
         (np.float32(1), ValueError, "shape"),
         ((BATCHES[0], BATCHES[0]), TypeError, r"takes 1 input\(s\), got 2"),
@@ -246,6 +294,20 @@ def test_a_bad_batch_is_named_and_nothing_of_it_counts(batch, error, message):
 def test_calibrator_refuses(options, error, message):
     with pytest.raises(error, match=message):
         nn.Calibrator(MODEL, **options)
+
+
+@pytest.mark.parametrize("model", [5, "model", nn.ReLU(), nn.Model, [("a", nn.ReLU(), "input")]])
+def test_calibrator_takes_a_model_or_none(model):
+    with pytest.raises(TypeError, match="model must be a Model or None, got"):
+        nn.Calibrator(model)
+
+
+def test_overflow_inside_the_model_is_told_without_warnings():
+    model = nn.Sequential(nn.Dense([[1e30]]), nn.Dense([[1e30]]))
+    with pytest.raises(ValueError, match="batch 0: the model's tensor 'dense_2' must be finite"):
+        calibrated([np.ones((2, 1))], model)        # where warnings are errors, as in all tests
+    with pytest.raises(ValueError, match="batch 0: tensor 'input': x must have an axis 1"):
+        calibrated([np.ones(3)], None, scheme=PER_CHANNEL)
 
 
 # --------------------------------------------------------------------------------------- memory

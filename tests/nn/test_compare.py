@@ -9,7 +9,8 @@ import models
 import numpy as np
 import pytest
 
-from qcy import Tensor, nn
+from qcy import QuantizationScheme, Tensor, nn
+from qcy.nn._svg import TIMES
 from qcy.nn.compare import MAX_CLASSES, LayerReport, Report
 
 FAST = {"batch_sizes": (1, 3), "repeats": 2}
@@ -70,6 +71,7 @@ def test_layers(case):
         assert layer.shape == a.shape[1:]
         params = quantized.params[node.name]
         assert (layer.scale, layer.zero_point) == (params.scale, params.zero_point)
+        assert (layer.dtype, layer.qmin, layer.qmax) == ("uint8", 0, 255)
         assert layer.bits == 8
         assert layer.sqnr_db > 20
 
@@ -100,7 +102,9 @@ def test_text_is_a_table(case):
     lines = str(report).splitlines()
     assert lines[0].startswith(f"accuracy   float {report.float_accuracy:.2%}   8-bit ")
     assert lines[1] == f"agreement  {report.agreement:.2%} of 150 samples"
-    assert "smaller" in lines[2]
+    ratio = report.float_bytes / report.quantized_bytes
+    assert ratio > 1
+    assert lines[2].endswith(f"   {ratio:.2f}x smaller")
     assert lines[3].startswith("latency    batch 1: float ")
     header = next(i for i, line in enumerate(lines) if line.startswith("layer"))
     assert re.split(r"\s{2,}", lines[header]) == [
@@ -108,6 +112,37 @@ def test_text_is_a_table(case):
     ]
     assert len(lines) == header + 2 + len(report.layers)
     assert "8x8x8" in lines[header + 2]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "smaller", "faster"),
+    [(4.0, "4.00x smaller", "4.00x faster"), (0.5, "2.00x larger", "2.00x slower"),
+     (0.125, "8.00x larger", "8.00x slower"), (1.0, "1.00x smaller", "1.00x faster")],
+)
+def test_what_is_larger_and_slower_is_called_so(case, ratio, smaller, faster):
+    report = dataclasses.replace(
+        case[4], float_bytes=int(1000 * ratio), quantized_bytes=1000,
+        latency={"1": {"float": ratio, "quantized": 1.0, "speedup": ratio}},
+    )
+    text, page = str(report).splitlines(), report._repr_html_()
+    assert text[2].endswith(f"   {smaller}")
+    assert text[3].endswith(f"   {faster}")
+    for words in (smaller, faster):
+        assert f"<strong>{words.replace('x', TIMES)}</strong>" in page
+
+
+def test_layers_tell_of_their_codes():
+    scheme = QuantizationScheme
+    for dtype, symmetry, codes in (
+        ("int8", scheme.ASYMMETRIC, ("int8", -128, 127)),
+        ("int8", scheme.SYMMETRIC, ("int8", -127, 127)),
+        ("uint8", scheme.SYMMETRIC, ("uint8", 0, 255)),
+    ):
+        model, quantized = models.quantized("softmax", dtype=dtype, scheme=symmetry)
+        report = nn.compare_quantized_model(quantized, model, X, batch_sizes=())
+        hidden = report.layers[0]
+        assert (hidden.dtype, hidden.qmin, hidden.qmax) == codes
+        assert report.to_dict()["layers"][0]["dtype"] == dtype
 
 
 def test_dict_is_plain_json(case):
@@ -230,6 +265,30 @@ ECHO = nn.Model([("a", nn.ReLU(), "input")], outputs="input")
 def test_compare_refuses(arguments, error, message):
     with pytest.raises(error, match=message):
         nn.compare_quantized_model(*arguments, **FAST)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"labels": ["a"] * 8}, TypeError, "labels must be integers, got <U1"),
+        ({"labels": [0.0] * 8}, TypeError, "labels must be integers, got float64"),
+        ({"labels": [np.nan] * 8}, TypeError, "labels must be integers, got float64"),
+        ({"labels": [True] * 8}, TypeError, "labels must be integers, got bool"),
+        ({"labels": [None] * 8}, TypeError, "labels must be integers, got object"),
+        ({"repeats": 0}, ValueError, "repeats must be at least 1, got 0"),
+        ({"repeats": -3, "batch_sizes": ()}, ValueError, "repeats must be at least 1, got -3"),
+        ({"repeats": 1.5}, TypeError, "repeats must be an int, got 1.5"),
+        ({"batch_sizes": 1}, TypeError, "batch_sizes must be a sequence of int, got 1"),
+        ({"batch_sizes": "64"}, TypeError, "batch_sizes must be a sequence of int, got '64'"),
+        ({"batch_sizes": (1, 0)}, ValueError, "batch_sizes must be at least 1, got 0"),
+        ({"batch_sizes": (1, 2.0)}, TypeError, "batch_sizes must be an int, got 2.0"),
+        ({"batch_sizes": None}, TypeError, "batch_sizes must be a sequence of int, got None"),
+    ],
+)
+def test_compare_refuses_before_it_runs_anything(monkeypatch, options, error, message):
+    monkeypatch.setattr("qcy.nn.compare._run_both", None)
+    with pytest.raises(error, match=message):
+        nn.compare_quantized_model(QUANTIZED, MODEL, X, **FAST | options)
 
 
 def test_models_with_several_inputs_are_told():

@@ -110,8 +110,11 @@ def test_sequential_names_its_layers():
     assert_array_equal(model(X), np.maximum(X, 0))
     with pytest.raises(ValueError, match=r"2 input\(s\), got 1"):
         nn.Sequential(EYE, ADD)
-    with pytest.raises(ValueError, match="must differ"):
-        nn.Sequential(("relu_1", EYE), RELU)
+    given = nn.Sequential(("relu_1", EYE), RELU, ("relu_3", RELU), RELU, EYE)
+    names = [node.name for node in given.nodes]
+    assert names == ["relu_1", "relu_2", "relu_3", "relu_4", "dense_1"]
+    with pytest.raises(ValueError, match="must differ, got 'a' twice"):
+        nn.Sequential(("a", EYE), ("a", RELU))
     assert_array_equal(nn.Sequential()(X), X)
 
 
@@ -300,10 +303,56 @@ def test_weights_from_files_that_are_none(tmp_path):
     model = nn.Sequential(EYE)
     with pytest.raises(FileNotFoundError):
         model.with_weights(tmp_path / "missing.npz")
-    text = tmp_path / "text.npz"
-    text.write_text("not an archive")
-    with pytest.raises(ValueError, match="pickle"):
-        model.with_weights(text)
+    np.savez_compressed(tmp_path / "good.npz", **model.weights())
+    good = (tmp_path / "good.npz").read_bytes()
+    np.save(tmp_path / "one.npy", np.eye(3))
+    np.savez(tmp_path / "pickled.npz", **{"dense_1.weight": np.array([None])})
+    flipped = bytearray(good)
+    flipped[len(good) // 3] ^= 255
+    bad = tmp_path / "bad.npz"
+    for data in (
+        b"", b"not an archive", good[:3], good[:40], good[:-1], bytes(flipped),
+        (tmp_path / "one.npy").read_bytes(), (tmp_path / "pickled.npz").read_bytes(),
+    ):
+        bad.write_bytes(data)
+        with pytest.raises(ValueError, match=r"whole \.npz file of numbers, .*bad\.npz is not"):
+            model.with_weights(bad)
+    for wrong in (None, 5, [EYE]):
+        with pytest.raises(TypeError, match=r"weights must be a mapping, or the path of"):
+            model.with_weights(wrong)
+
+
+# -------------------------------------------------------------------------------- what they refuse
+
+
+def test_errors_name_the_layer():
+    model = nn.Model([
+        ("first", EYE, "input"), ("wide", nn.Dense(np.ones((2, 4))), "first"),
+        ("sum", ADD, ("input", "wide")),
+    ])
+    for run in (model, lambda x: list(model.trace(x)), model.predict):
+        with pytest.raises(ValueError, match=r"^layer 'wide': x must have .* 2 feat") as caught:
+            run(X)
+        assert isinstance(caught.value.__cause__, ValueError)
+        with pytest.raises(ValueError, match=r"^layer 'first': .* 3 features"):
+            run(X[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen", "message"),
+    [
+        (TypeError, TypeError, r"^layer 'spy_1': no$"),
+        (ValueError, ValueError, r"^layer 'spy_1': no$"),
+        (np.linalg.LinAlgError, ValueError, r"^layer 'spy_1': no$"),
+        (RuntimeError, RuntimeError, r"^no$"),          # none that an argument can cause
+    ],
+)
+def test_errors_keep_their_kind(raised, seen, message):
+    def refuse(x):
+        raise raised("no")
+
+    with pytest.raises(seen, match=message):
+        nn.Sequential(Spy(refuse))(X)
 
 
 # ----------------------------------------------------------------------------------- stopping

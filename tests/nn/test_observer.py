@@ -191,6 +191,13 @@ def test_rejects():
     for momentum in (-0.1, 1, np.nan):
         with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\)"):
             MovingAverageObserver(momentum=momentum)
+    for wrong in ("a", None, True, [0.5], 1j):
+        with pytest.raises(TypeError, match="momentum must be a real number"):
+            MovingAverageObserver(momentum=wrong)
+        with pytest.raises(TypeError, match="percentile must be a real number"):
+            PercentileObserver(percentile=wrong)
+    for number in (np.float32(0.5), np.array(0.5), 0.5):
+        assert MovingAverageObserver(momentum=number).momentum == 0.5
     with pytest.raises(TypeError):
         Observer()
 

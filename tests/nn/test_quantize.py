@@ -156,8 +156,26 @@ def test_weight_schemes(name, weight_scheme):
             assert scale.ndim == weight_scheme.is_per_channel
             assert not (zero.any() and weight_scheme.is_symmetric)
     assert sqnr(model(*seen(name)), quantized(*seen(name))) > 30
-    spelling = "|".join(half.name for half in QuantizationScheme if half in weight_scheme)
+    halves = (
+        "SYMMETRIC" if weight_scheme.is_symmetric else "ASYMMETRIC",
+        "PER_CHANNEL" if weight_scheme.is_per_channel else "PER_TENSOR",
+    )
+    spelling = "|".join(halves)
     assert quantized.manifest["weight_scheme"] == spelling
+
+
+class Factory:
+    """A callable without a name."""
+
+    def __call__(self):
+        return nn.MinMaxObserver()
+
+
+def test_an_observer_without_a_name():
+    for observer in (Factory(), partial(Factory())):
+        quantized = nn.quantize_model(DENSE, X, observer=observer, progress=False)
+        assert quantized.manifest["observer"] == f"{Factory!r}()"
+        assert nn.storage.from_bytes(quantized.to_bytes()).manifest == quantized.manifest
 
 
 @pytest.mark.parametrize("observer", [
@@ -322,7 +340,7 @@ NHWC = nn.Model([("a", nn.MaxPool2D(2), "input"), ("b", nn.MaxPool2D(2, layout="
     [
         ((DENSE, []), {}, ValueError, "needs data, no batch"),
         ((DENSE, X[:0]), {}, ValueError, "needs data, no batch"),
-        ((DENSE, [X[:0]]), {}, ValueError, "needs data"),
+        ((DENSE, [X[:0]]), {}, ValueError, "needs data, all 1 batches were empty"),
         ((DENSE, iter(())), {}, ValueError, "needs data, no batch"),
         ((DENSE, [X, X[:, :2]]), {}, ValueError, "calibration batch 1: .*3 features"),
         ((DENSE, [X, X, X * np.nan]), {}, ValueError, "calibration batch 2: .*NaN"),

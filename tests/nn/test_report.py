@@ -56,7 +56,8 @@ class Page(HTMLParser):
 def layer(name="conv1", sqnr_db=30.0, **changes):
     fields = {
         "kind": "Conv2DQuantized", "covers": (name,), "shape": (16, 28, 28), "bits": 8,
-        "scale": 0.03125, "zero_point": 5, "cosine": 0.999823, "max_error": 0.1104,
+        "scale": 0.03125, "zero_point": 5, "dtype": "uint8", "qmin": 0, "qmax": 255,
+        "cosine": 0.999823, "max_error": 0.1104,
     }
     return LayerReport(name=name, sqnr_db=sqnr_db, **fields | changes)
 
@@ -201,9 +202,21 @@ def test_params_beside_a_histogram_say_the_range():
     assert [e.text for e in tree.iter("text") if e.get("class") == "end"] == ["0", "255"]
 
 
-def test_int8_is_known_by_a_negative_zero_point():
-    tree, _ = figure(result(layers=(layer(scale=1.0, zero_point=-128),)), seen(1.0))
-    assert [e.text for e in tree.iter("text") if e.get("class") == "end"] == ["0", "255"]
+@pytest.mark.parametrize(
+    ("zero_point", "qmin", "ends"),
+    [
+        (-128, -128, ["0", "255"]), (0, -128, ["\u2212128", "127"]),
+        (0, -127, ["\u2212127", "127"]), (127, -128, ["\u2212255", "0"]),
+    ],
+)
+def test_the_range_of_int8_codes(zero_point, qmin, ends):
+    codes = {"dtype": "int8", "qmin": qmin, "qmax": 127}
+    made = layer(scale=1.0, zero_point=zero_point, **codes)
+    low = qmin - zero_point
+    tree, text = figure(result(layers=(made,)), seen(low - 1.0, low, low + 255.0, low + 300.0))
+    assert [e.text for e in tree.iter("text") if e.get("class") == "end"] == ends
+    outside = 2 if qmin == -128 else 3
+    assert f"{outside} of 4 values outside" in text
 
 
 def test_histograms_without_a_range_or_without_values():

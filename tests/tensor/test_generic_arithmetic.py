@@ -193,10 +193,39 @@ def test_integer_matmul_is_exact_or_refused(kernels, dtype, data):
     try:
         result = Tensor(a) @ Tensor(b)
     except OverflowError:
-        magnitudes = exact(operator.matmul, np.abs(a.astype(object)), np.abs(b.astype(object)))
-        assert min(expected.flat) < low or max(expected.flat) > high or magnitudes.max() > 2**62
+        assert min(expected.flat) < low or max(expected.flat) > high
     else:
         assert result.data.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "dtype"),
+    [
+        ([[-(2**63)]], [[1]], "int64"),
+        ([[2**62, 2**62]], [[2], [-2]], "int64"),
+        ([2**62, 2**62], [2, -2], "int64"),
+        ([[2**62, 2**62, 1]], [[[2], [-2], [7]]] * 3, "int64"),
+        ([[[2**62, 2**62, -1]]] * 2, [2, -2, 2**63 - 1], "int64"),
+        ([-(2**63), 2**63 - 1, -1], [-(2**63), 2**63 - 1, 2**63 - 1], "int64"),     # 1 too much
+        ([[2**31, 1]], [[-(2**32)], [-1]], "int64"),                                # 1 too much
+        ([[2**31, 1]], [[-(2**32)], [1]], "int64"),
+        ([[2**32, 2**32 - 1]], [[2**32 - 1], [1]], "uint64"),
+        ([[2**32, 2**32]], [[2**32 - 1], [1]], "uint64"),                           # 1 too much
+        ([[2**64 - 1, 0]], [[1], [2**64 - 1]], "uint64"),
+        ([[3, 2**63]], [[5, 1], [2, 1]], "uint64"),                                 # in one place
+    ],
+)
+def test_matmul_is_exact_to_the_last_of_64_bits(kernels, a, b, dtype):
+    a, b = np.array(a, dtype), np.array(b, dtype)
+    low, high = limits(np.dtype(dtype))
+    expected = np.asarray(exact(operator.matmul, a, b), object)
+    misfits = [value for value in expected.flat if not low <= value <= high]
+    if misfits:
+        with pytest.raises(OverflowError, match=f"^{misfits[0]}, an element .* fit {dtype}$"):
+            Tensor(a) @ Tensor(b)
+    else:
+        result = (Tensor(a) @ Tensor(b)).data
+        assert (result.dtype, result.tolist()) == (dtype, expected.tolist())
 
 
 @pytest.mark.parametrize(
@@ -348,3 +377,14 @@ def test_sum_of_float32_is_taken_in_float64():
     assert FloatTensor(values).sum() == pytest.approx(1e5 * float(np.float32(0.1)), rel=1e-12)
     columns = FloatTensor(values.reshape(-1, 2)).sum(0)
     assert columns.data.tolist() == [np.float32(5e4 * float(np.float32(0.1)))] * 2
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_sum_that_does_not_fit(dtype):
+    high = np.iinfo(dtype).max
+    rows = Tensor([[high, 0], [0, high - 1]], dtype)
+    assert rows.sum(0).data.tolist() == rows.sum(1).data.tolist() == [high, high - 1]
+    for axis in (None, (0, 1)):
+        with pytest.raises(OverflowError, match=f"a sum does not fit {dtype}"):
+            rows.sum(axis)
+    assert "OverflowError" in Tensor.sum.__doc__

@@ -185,7 +185,7 @@ def test_quantize_empty():
         ([1.0], {"scheme": PER_CHANNEL}, ValueError, "needs an axis"),
         ([1.0], {"axis": 0}, ValueError, "needs an axis"),
         ([1.0], {"scheme": PER_CHANNEL, "axis": 1}, ValueError, "axis must be in"),
-        ([1.0], {"scheme": PER_CHANNEL, "axis": "x"}, TypeError, "integer"),
+        ([1.0], {"scheme": PER_CHANNEL, "axis": "x"}, TypeError, "axis must be an int"),
         ([1.0], {"params": QuantizationParams([1, 1], [0, 0], axis=0)}, ValueError, "channel"),
         ([1.0], {"out": np.zeros(2, np.uint8)}, ValueError, "out must be"),
         ([1.0], {"out": np.zeros(1, np.int8)}, ValueError, "out must be"),
@@ -195,6 +195,33 @@ def test_quantize_empty():
 def test_quantize_refuses(x, options, error, message):
     with pytest.raises(error, match=message):
         qcy.quantize(x, **options)
+
+
+@pytest.mark.parametrize(
+    ("params", "good", "bad"),
+    [
+        (QuantizationParams(0.5, 0, "int8"), {"dtype": "int8"}, {"dtype": "uint8"}),
+        (QuantizationParams(0.5, 0), {"dtype": np.uint8}, {"dtype": np.int8}),
+        (QuantizationParams([1, 1], [0, 0], axis=1), {"axis": 1}, {"axis": 0}),
+        (QuantizationParams([1, 1], [0, 0], axis=1), {"axis": -1}, {"axis": -2}),
+        (QuantizationParams(0.5, 0), {"axis": None}, {"axis": 0}),
+        (QuantizationParams(0.5, 128), {"scheme": SYMMETRIC}, {"scheme": PER_CHANNEL}),
+        (QuantizationParams(0.5, 0, "int8"), {"scheme": SYMMETRIC},
+         {"scheme": SYMMETRIC | PER_CHANNEL}),
+        (QuantizationParams([1, 1], [9, 0], axis=1), {"scheme": PER_CHANNEL},
+         {"scheme": SYMMETRIC | PER_CHANNEL}),
+        (QuantizationParams([1, 1], [128, 128], axis=1), {"scheme": SYMMETRIC | PER_CHANNEL},
+         {"scheme": SYMMETRIC}),
+        (QuantizationParams(0.5, 9), {"scheme": QuantizationScheme.ASYMMETRIC},
+         {"scheme": SYMMETRIC}),
+    ],
+)
+def test_quantize_refuses_what_contradicts_params(params, good, bad):
+    x = np.ones((3, 2))
+    assert qcy.quantize(x, params, **good) == qcy.quantize(x, params)
+    (name,) = bad
+    with pytest.raises(ValueError, match=f"{name} must be that of params"):
+        qcy.quantize(x, params, **bad)
 
 
 # ----------------------------------------------------------------------------------- requantize
@@ -261,6 +288,8 @@ def test_reshape_per_tensor():
 @pytest.mark.parametrize(
     ("shape", "axis", "new_shape", "new_axis"),
     [
+        ((1, 1), 0, (1, 1), 0), ((1, 1), 1, (1, 1), 1), ((1, 1, 2), 1, (1, 1, 2, 1), 1),
+        ((2, 1, 1), 2, (2, 1, 1), 2), ((1, 1), 1, (1,), 0), ((1, 3), 1, (3,), 0),
         ((2, 3, 4), 1, (2, 3, 2, 2), 1),
         ((2, 3, 4), 1, (2, 3, 4, 1), 1),
         ((2, 3, 4), 1, (1, 2, 3, 4), 2),
@@ -310,6 +339,8 @@ def test_transpose_moves_the_channel_axis(axes, axis):
     assert y.codes.data.flags.c_contiguous
     if axes:
         assert x.transpose(axes) == x.transpose(list(axes)) == y
+    else:
+        assert x.transpose(None) == y
     assert y.transpose(*np.argsort([a % 3 for a in axes or (2, 1, 0)])) == x
     for bad in ((0, 1), (0, 0, 1), (0, 1, 3)):
         with pytest.raises(ValueError, match=r"axes|axis"):
@@ -342,9 +373,14 @@ def test_slices_refuse_what_they_do_not_understand():
             x[index]
     with pytest.raises(IndexError, match="3 indices at most"):
         x[0, 0, 0, 0]
-    for index in (None, ..., 1.0, "a", [0, 1], np.array([0, 1]), (0, np.ones(3, bool))):
+    for index in (
+        None, ..., 1.0, "a", [0, 1], np.array([0, 1]), (0, np.ones(3, bool)), True, (0, False),
+        np.True_,
+    ):
         with pytest.raises(TypeError, match="integers and slices"):
             x[index]
+        with pytest.raises(TypeError, match="integers and slices"):
+            QuantizedTensor(x.codes, QuantizationParams(1.0))[index]
 
 
 # ------------------------------------------------------------------------------------ protocols

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from qcy import _validate, primitive
-from qcy.nn.layers.base import Layer, QuantizedLayer, activation_clamp
+from qcy.nn.layers.base import Layer, QuantizedLayer, activation_clamp, check_params, frozen
 from qcy.tensor.tables import sigmoid, sigmoid_params, table, tanh_params
 
 
@@ -86,7 +86,7 @@ class TableQuantized(QuantizedLayer):
 
     def __init__(self, table, in_params, out_params):
         super().__init__(in_params, out_params)
-        self.table = _validate.q8_array("table", table, 1)
+        self.table = frozen(_validate.q8_array("table", table, 1))
         if self.table.size != 256 or self.table.dtype != out_params.dtype:
             raise ValueError(
                 f"table must have 256 entries of {out_params.dtype}, got {self.table.dtype} of "
@@ -125,7 +125,7 @@ class Sigmoid(Layer):
 
     def quantized(self, in_params, out_params=None):
         """Return a `SigmoidQuantized`."""
-        out_params = out_params or sigmoid_params(in_params.dtype)
+        out_params = _fixed(self, in_params, out_params)
         return SigmoidQuantized(table(sigmoid, in_params, out_params), in_params, out_params)
 
 
@@ -147,7 +147,7 @@ class Tanh(Layer):
 
     def quantized(self, in_params, out_params=None):
         """Return a `TanhQuantized`."""
-        out_params = out_params or tanh_params(in_params.dtype)
+        out_params = _fixed(self, in_params, out_params)
         return TanhQuantized(table(math.tanh, in_params, out_params), in_params, out_params)
 
 
@@ -187,10 +187,9 @@ class Softmax(Layer):
 
     def quantized(self, in_params, out_params=None):
         """Return a `SoftmaxQuantized`, which saves its table of exponentials."""
-        return SoftmaxQuantized(
-            primitive.softmax_table(in_params.scale), in_params,
-            out_params or sigmoid_params(in_params.dtype), axis=self.axis, layout=self.layout,
-        )
+        out_params = _fixed(self, in_params, out_params)
+        table = primitive.softmax_table(in_params.scale)
+        return SoftmaxQuantized(table, in_params, out_params, **self.settings())
 
 
 class SoftmaxQuantized(QuantizedLayer):
@@ -213,7 +212,7 @@ class SoftmaxQuantized(QuantizedLayer):
         super().__init__(in_params, out_params)
         if out_params != sigmoid_params(out_params.dtype):
             raise ValueError(f"out_params must be (1/256, qmin), got {out_params}")
-        self.table = _validate.int32_array("table", table, (256,))
+        self.table = frozen(_validate.int32_array("table", table, (256,)))
         self.axis = _validate.integer("axis", axis, -4, 3)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
 
@@ -225,6 +224,15 @@ class SoftmaxQuantized(QuantizedLayer):
         rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
         y = primitive.softmax_q8(rows, self.table, out_dtype=self.out_params.dtype)
         return np.ascontiguousarray(np.moveaxis(y, -1, axis))
+
+
+def _fixed(layer, in_params, out_params):
+    """Return a layer's output parameters: those given, or its own; checked with the input's."""
+    check_params("in_params", in_params)
+    if out_params is None:
+        return layer.fixed_params(in_params.dtype)
+    check_params("out_params", out_params)
+    return out_params
 
 
 def image_axis(axis, ndim, layout):

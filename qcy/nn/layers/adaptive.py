@@ -1,5 +1,6 @@
 """A layer that takes float and quantized tensors alike."""
 
+from qcy.nn.context import split_context
 from qcy.nn.layers.base import Layer, QuantizedLayer, to_codes
 from qcy.tensor.generic import Tensor
 from qcy.tensor.quantized import QuantizedTensor
@@ -41,11 +42,13 @@ class AdaptiveLayer:
         *inputs : QuantizedTensor, Tensor or array
             All of one kind.
         ctx : Context, optional
+            By name, or last.
 
         Returns
         -------
         QuantizedTensor, Tensor or ndarray
         """
+        inputs, ctx = split_context(inputs, ctx)
         kinds = {isinstance(x, QuantizedTensor) for x in inputs}
         if len(kinds) > 1:
             raise TypeError("inputs must all be QuantizedTensors, or none")

@@ -1,13 +1,14 @@
 """What every layer is, in float and in 8 bits.
 
-A layer is immutable. Its settings and its arrays are named once, in `SETTINGS` and `ARRAYS`, which
-are also the names of its constructor's arguments and of its attributes: showing, copying and saving
-need nothing else.
+A layer is immutable: its arrays are its own, and attributes are set once. Its settings and its
+arrays are named once, in `SETTINGS` and `ARRAYS`, which are also the names of its constructor's
+arguments and of its attributes: showing, copying and saving need nothing else.
 """
 
 import numpy as np
 
 from qcy import _validate, primitive
+from qcy.nn.context import split_context
 from qcy.tensor.generic import Tensor
 from qcy.tensor.quantization import QuantizationParams
 from qcy.tensor.quantized import QuantizedTensor
@@ -28,6 +29,17 @@ class Layer:
     #: Whether the output's codes mean what the input's mean: the twin keeps its parameters.
     KEEPS_PARAMS = False
 
+    def __setattr__(self, name, value):
+        if name in self.__dict__:
+            raise AttributeError(
+                f"a layer does not change, {name} is set already: make another, as by "
+                f"replace({name}=...)"
+            )
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name):
+        raise AttributeError(f"a layer does not change, {name} cannot be deleted")
+
     def forward(self, *inputs, ctx=None):
         """Compute the layer in float32.
 
@@ -35,17 +47,19 @@ class Layer:
         ----------
         *inputs : Tensor or array
         ctx : Context, optional
-            May cancel the call before it starts.
+            May cancel the call before it starts. By name, or last.
 
         Returns
         -------
         Tensor or ndarray, float32
             Of the kind of the first input.
         """
+        inputs, ctx = split_context(inputs, ctx)
         if ctx is not None:
             ctx.check()
         self._check_count(inputs)
-        result = self._forward(*(_validate.real_array("x", x) for x in inputs))
+        # NumPy makes numbers of arrays without axes.
+        result = np.asarray(self._forward(*(_validate.real_array("x", x) for x in inputs)))
         return Tensor(result) if isinstance(inputs[0], Tensor) else result
 
     __call__ = forward
@@ -142,13 +156,14 @@ class QuantizedLayer(Layer):
         *inputs : QuantizedTensor
             Requantized first if their parameters are not `in_params`.
         ctx : Context, optional
-            May cancel the call before it starts.
+            May cancel the call before it starts. By name, or last.
 
         Returns
         -------
         QuantizedTensor
             With `out_params`.
         """
+        inputs, ctx = split_context(inputs, ctx)
         if ctx is not None:
             ctx.check()
         self._check_count(inputs)
@@ -169,6 +184,13 @@ class QuantizedLayer(Layer):
             to_codes(x, params) for x, params in zip(inputs, self.in_params, strict=True)
         ]
         return to_reals(self.forward_codes(*codes), self.out_params)
+
+
+def frozen(array):
+    """Return a read-only copy of an array: what its giver does to it later is not the layer's."""
+    array = np.array(array, order="C")
+    array.flags.writeable = False
+    return array.view()         # a view cannot be made writable again
 
 
 def check_params(name, params):
@@ -219,6 +241,7 @@ ACTIVATIONS = (None, "relu", "relu6")
 
 def activate(x, activation):
     """Apply a fused activation to a float array, in place."""
+    x = np.asarray(x)
     if activation is not None:
         np.maximum(x, 0, out=x)
     if activation == "relu6":

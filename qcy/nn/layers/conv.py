@@ -3,8 +3,12 @@
 import numpy as np
 
 from qcy import _validate, primitive
-from qcy.nn.layers.base import ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp
-from qcy.nn.layers.weights import WEIGHT_SCHEME, channel_array, float_array, quantize_weight
+from qcy.nn.layers.base import (
+    ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp, frozen,
+)
+from qcy.nn.layers.weights import (
+    WEIGHT_SCHEME, channel_array, check_multipliers, float_array, quantize_weight,
+)
 from qcy.primitive.windows import Window, from_nhwc, split_shape, to_nhwc
 
 #: Bytes of gathered windows that a float convolution holds at once.
@@ -96,7 +100,7 @@ class Conv2D(Layer):
 
     def _products(self, padded, y):
         """Gather the windows of a few images at a time, and multiply them by NumPy's BLAS."""
-        depth = self.weight[0].size
+        depth = int(np.prod(self.weight.shape[1:]))
         outs = np.split(y, self.groups, axis=3)
         parts = zip(np.split(padded, self.groups, axis=3), np.split(self.weight, self.groups), outs,
                     strict=True)
@@ -105,7 +109,7 @@ class Conv2D(Layer):
             matrix = weight.reshape(len(weight), depth).T
             for first in range(0, len(y), images):
                 windows = float_windows(part[first : first + images], self._window)
-                rows = windows.reshape(-1, depth)
+                rows = windows.reshape(int(np.prod(windows.shape[:3])), depth)
                 shape = (*windows.shape[:3], len(weight))
                 out[first : first + images] = (rows @ matrix).reshape(shape)
 
@@ -151,6 +155,7 @@ class Conv2DQuantized(QuantizedLayer):
         self.groups = self._packed.groups
         self.activation = _validate.choice("activation", activation, ACTIVATIONS)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+        check_multipliers(self.in_params[0], out_params, self._packed.scale)
         self._clamp = activation_clamp(activation, out_params)
 
     @property
@@ -304,19 +309,20 @@ class ConvTranspose2DQuantized(QuantizedLayer):
         padding=0, output_padding=0, dilation=1, groups=1, activation=None, layout="NCHW",
     ):
         super().__init__(in_params, out_params)
-        self.weight = _validate.q8_array("weight", weight, 4)
+        self.weight = frozen(_validate.q8_array("weight", weight, 4))
         self.groups = _input_groups(self.weight, groups)
         n_out = self.weight.shape[1] * self.groups
-        self.weight_scale = _validate.scale("weight_scale", weight_scale, length=n_out)
-        self.weight_zero_point = _validate.zero_points(
+        self.weight_scale = frozen(_validate.scale("weight_scale", weight_scale, length=n_out))
+        self.weight_zero_point = frozen(_validate.zero_points(
             "weight_zero_point", weight_zero_point, self.weight.dtype, n_out
-        )
-        self.bias = None if bias is None else _validate.int32_array("bias", bias, (n_out,))
+        ))
+        self.bias = None if bias is None else frozen(_validate.int32_array("bias", bias, (n_out,)))
         window = Window.of(self.weight.shape[2:], stride, padding, dilation)
         self.stride, self.padding, self.dilation = window.stride, window.padding, window.dilation
         self.output_padding = _output_padding(output_padding, window)
         self.activation = _validate.choice("activation", activation, ACTIVATIONS)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+        check_multipliers(self.in_params[0], out_params, self.weight_scale)
         self._clamp = activation_clamp(activation, out_params)
 
     def forward_codes(self, x, out=None):

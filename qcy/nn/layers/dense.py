@@ -4,7 +4,9 @@ import numpy as np
 
 from qcy import _validate, primitive
 from qcy.nn.layers.base import ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp
-from qcy.nn.layers.weights import WEIGHT_SCHEME, channel_array, float_array, quantize_weight
+from qcy.nn.layers.weights import (
+    WEIGHT_SCHEME, channel_array, check_multipliers, float_array, quantize_weight,
+)
 
 
 class Dense(Layer):
@@ -80,6 +82,7 @@ class DenseQuantized(QuantizedLayer):
         self._packed = primitive.pack_q8(
             weight, b_zero_point=weight_zero_point, bias=bias, b_scale=weight_scale
         )
+        check_multipliers(self.in_params[0], out_params, self._packed.scale)
         self._clamp = activation_clamp(activation, out_params)
 
     @property

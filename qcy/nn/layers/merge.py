@@ -5,7 +5,7 @@ import numpy as np
 from qcy import _validate, primitive
 from qcy.nn.layers.activations import image_axis
 from qcy.nn.layers.base import (
-    ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp, check_params,
+    ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp, check_params, frozen,
 )
 from qcy.tensor.tables import requantize_table
 
@@ -50,6 +50,12 @@ class AddQuantized(QuantizedLayer):
         super().__init__(in_params, out_params)
         self.activation = _validate.choice("activation", activation, ACTIVATIONS)
         self._clamp = activation_clamp(activation, out_params)
+        scales = np.array([params.scale for params in self.in_params])
+        with np.errstate(over="ignore", under="ignore"):
+            multipliers = scales / out_params.scale
+        _validate.multipliers(
+            multipliers, ("input scale", scales), ("output scale", out_params.scale), place="input"
+        )
 
     def forward_codes(self, a, b, out=None):
         """Compute the layer on plain arrays of codes."""
@@ -93,8 +99,9 @@ class Concat(Layer):
     def quantized(self, in_params, out_params):
         """Return a `ConcatQuantized`, which requantizes inputs whose parameters differ."""
         in_params = tuple(in_params) if isinstance(in_params, (tuple, list)) else (in_params,)
-        for params in (*in_params, out_params):
-            check_params("params", params)
+        for params in in_params:
+            check_params("in_params", params)
+        check_params("out_params", out_params)
         tables = np.stack([requantize_table(params, out_params) for params in in_params])
         return ConcatQuantized(tables, in_params, out_params, **self.settings())
 
@@ -118,7 +125,7 @@ class ConcatQuantized(QuantizedLayer):
 
     def __init__(self, tables, in_params, out_params, *, axis=1, layout="NCHW"):
         super().__init__(in_params, out_params)
-        self.tables = _validate.q8_array("tables", tables, 2)
+        self.tables = frozen(_validate.q8_array("tables", tables, 2))
         if self.tables.shape != (len(self.in_params), 256):
             raise ValueError(
                 f"tables must have shape {(len(self.in_params), 256)}, got {self.tables.shape}"

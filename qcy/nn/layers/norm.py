@@ -3,8 +3,12 @@
 import numpy as np
 
 from qcy import _validate, primitive
-from qcy.nn.layers.base import ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp
-from qcy.nn.layers.weights import channel_array, float_array, quantize_weight
+from qcy.nn.layers.base import (
+    ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp, frozen,
+)
+from qcy.nn.layers.weights import (
+    channel_array, check_multipliers, float_array, quantize_weight,
+)
 
 
 class BatchNorm(Layer):
@@ -42,7 +46,7 @@ class BatchNorm(Layer):
         self.beta = channel_array("beta", beta, self.gamma.size)
         self.mean = channel_array("mean", mean, self.gamma.size)
         self.variance = channel_array("variance", variance, self.gamma.size)
-        self.epsilon = float(epsilon)
+        self.epsilon = _validate.real("epsilon", epsilon)
         if not (self.variance + self.epsilon > 0).all():
             raise ValueError(
                 f"variance + epsilon must be positive, got {self.variance.min() + self.epsilon}"
@@ -92,7 +96,7 @@ class BatchNormQuantized(QuantizedLayer):
         self, weight, weight_scale, bias, in_params, out_params, *, activation=None, layout="NCHW"
     ):
         super().__init__(in_params, out_params)
-        self.weight = _validate.q8_array("weight", weight, 1)
+        self.weight = frozen(_validate.q8_array("weight", weight, 1))
         self._packed = primitive.pack_conv_q8(
             self.weight.reshape(-1, 1, 1, 1), bias=bias, w_scale=weight_scale,
             groups=max(1, self.weight.size),
@@ -100,6 +104,7 @@ class BatchNormQuantized(QuantizedLayer):
         self.weight_scale, self.bias = self._packed.scale, self._packed.bias
         self.activation = _validate.choice("activation", activation, ACTIVATIONS)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+        check_multipliers(self.in_params[0], out_params, self.weight_scale)
         self._clamp = activation_clamp(activation, out_params)
 
     def forward_codes(self, x, out=None):

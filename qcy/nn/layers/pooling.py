@@ -1,5 +1,7 @@
 """Pooling layers, in float and in 8 bits."""
 
+import math
+
 import numpy as np
 
 from qcy import _validate, primitive
@@ -54,6 +56,11 @@ class MaxPool2D(Layer):
         _check_image(x)
         x = to_nhwc(x, self.layout)
         self._window.out_size(*x.shape[1:3])
+        if not self._window.always_meets(*x.shape[1:3]):
+            raise ValueError(
+                f"each window must have a cell inside the image, got padding {self.padding}, "
+                f"dilation {self.dilation} over {x.shape[1]}x{x.shape[2]}"
+            )
         windows = float_windows(pad_nhwc(x, self.padding, -np.inf), self._window)
         return from_nhwc(windows.max(axis=(4, 5)), self.layout)
 
@@ -152,6 +159,7 @@ class AvgPool2DQuantized(QuantizedLayer):
         self.kernel_size, self.stride, self.padding = window.kernel, window.stride, window.padding
         self.count_include_pad = bool(count_include_pad)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+        _check_means(self, math.prod(self.kernel_size))
 
     def forward_codes(self, x, out=None):
         """Compute the layer on plain arrays of codes."""
@@ -200,6 +208,7 @@ class GlobalAvgPool2DQuantized(QuantizedLayer):
         super().__init__(in_params, out_params)
         _check_one_dtype(self)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+        _check_means(self, 1)           # how many cells there are, each call tells
 
     def forward_codes(self, x, out=None):
         """Compute the layer on plain arrays of codes."""
@@ -214,6 +223,17 @@ def _check_one_dtype(layer):
             f"out_params must be {layer.in_params[0].dtype} as the input, got "
             f"{layer.out_params.dtype}"
         )
+
+
+def _check_means(layer, n_cells):
+    """Check that equation (16) has a multiplier for the mean of up to `n_cells` cells."""
+    source, target = layer.in_params[0].scale, layer.out_params.scale
+    counts = np.maximum(np.arange(n_cells + 1, dtype=np.float32), 1)
+    with np.errstate(over="ignore", under="ignore"):
+        multipliers = source / (counts * target)
+    _validate.multipliers(
+        multipliers, ("input scale", source), ("output scale", target), place="cell count"
+    )
 
 
 def _mean_codes(layer, x, kernel_size, out, **window):

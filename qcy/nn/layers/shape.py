@@ -75,7 +75,7 @@ class Reshape(_Moving):
 
     Parameters
     ----------
-    shape : sequence of int
+    shape : int or sequence of int
         Without the batch; one may be -1. Images count as (C, H, W) whatever the layout.
     layout : {"NCHW", "NHWC"}, default "NCHW"
         Of images, in and out.
@@ -89,6 +89,7 @@ class Reshape(_Moving):
     SETTINGS = ("shape", "layout")
 
     def __init__(self, shape, *, layout="NCHW"):
+        shape = shape if np.iterable(shape) else (shape,)
         self.shape = tuple(_validate.integer("shape", size, -1) for size in shape)
         if self.shape.count(-1) > 1:
             raise ValueError(f"shape may have one -1, got {self.shape}")
@@ -143,7 +144,7 @@ class Dropout(_Moving):
     SETTINGS = ("rate",)
 
     def __init__(self, rate=0.5):
-        self.rate = float(rate)
+        self.rate = _validate.real("rate", rate)
         if not 0 <= self.rate < 1:
             raise ValueError(f"rate must be in [0, 1), got {rate}")
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from qcy import _validate, primitive
-from qcy.nn.layers.base import check_params
+from qcy.nn.layers.base import check_params, frozen
 from qcy.tensor.quantization import QuantizationParams, QuantizationScheme
 
 #: How weights are quantized unless told otherwise.
@@ -13,18 +13,19 @@ WEIGHT_SCHEME = QuantizationScheme.SYMMETRIC | QuantizationScheme.PER_CHANNEL
 MAX_BIAS = 2.0**30
 #: A multiplier stays above it: a channel this weak never moves an output code.
 MIN_MULTIPLIER = 2.0**-100
+#: The product of an input's and a weight's scale stays above it: from 2**-126 down float32 holds it
+#: ever less exactly, and below 2**-150 not at all. Here it still has ten bits.
+MIN_SCALE_PRODUCT = 2.0**-140
 
 
 def float_array(name, value, ndim=None):
-    """Return weights as a read-only float32 array."""
+    """Return a read-only float32 copy of weights."""
     array = _validate.real_array(name, value)
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)].flat[0]}")
-    array = array.view()
-    array.flags.writeable = False
-    return array
+    return frozen(array)
 
 
 def channel_array(name, value, length):
@@ -65,7 +66,7 @@ def quantize_weight(weight, axis, bias, in_params, out_params, scheme=WEIGHT_SCH
     other = tuple(i for i in range(weight.ndim) if i != axis)
     low, high = weight.min(axis=other, initial=0), weight.max(axis=other, initial=0)
     in_scale, out_scale = np.float64(in_params.scale), np.float64(out_params.scale)
-    least = np.full(low.shape, MIN_MULTIPLIER * out_scale / in_scale)
+    least = np.full(low.shape, max(MIN_MULTIPLIER * out_scale, MIN_SCALE_PRODUCT) / in_scale)
     if bias is not None:
         least = np.maximum(least, np.abs(bias.astype(np.float64)) / (in_scale * MAX_BIAS))
     if not scheme.is_per_channel:
@@ -90,3 +91,14 @@ def quantize_weight(weight, axis, bias, in_params, out_params, scheme=WEIGHT_SCH
         units = in_scale * np.asarray(params.scale, np.float64)
         bias_codes = np.rint(bias.astype(np.float64) / units).astype(np.int32)
     return codes, params, bias_codes
+
+
+def check_multipliers(in_params, out_params, weight_scale):
+    """Check once that equation (9) has a multiplier for each output channel."""
+    weight_scale = _validate.scale("weight_scale", weight_scale)
+    with np.errstate(over="ignore", under="ignore"):
+        multiplier = in_params.scale * weight_scale / out_params.scale
+    _validate.multipliers(
+        np.asarray(multiplier), ("input scale", in_params.scale), ("weight scale", weight_scale),
+        ("output scale", out_params.scale),
+    )
