@@ -40,9 +40,16 @@ class Node:
 
     def forward(self, *arrays):
         """Run the layer on plain float32 arrays; what it refuses, it refuses under this name."""
+        # NumPy makes numbers of arrays without axes.
+        return np.asarray(self._named(self.layer._forward, arrays))
+
+    def forward_codes(self, *arrays):
+        """Run an 8-bit layer on plain arrays of codes, in the same way."""
+        return self._named(self.layer.forward_codes, arrays)
+
+    def _named(self, function, arrays):
         try:
-            # NumPy makes numbers of arrays without axes.
-            return np.asarray(self.layer._forward(*arrays))
+            return function(*arrays)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"layer {self.name!r}: {error}") from error

@@ -3,12 +3,14 @@
 import numpy as np
 
 from qcy import _validate
+from qcy.nn.context import split_context
 from qcy.nn.layers import QuantizedLayer
 from qcy.nn.layers.base import codes_in, to_codes, to_reals
 from qcy.nn.model import Graph, table
 from qcy.nn.program import Compiled
 from qcy.primitive.windows import from_nhwc, to_nhwc
 from qcy.tensor.generic import Tensor
+from qcy.tensor.quantization import QuantizationParams
 from qcy.tensor.quantized import QuantizedTensor
 
 #: Shapes whose programs a model keeps.
@@ -37,6 +39,11 @@ class QuantizedModel(Graph):
     def __init__(self, nodes, outputs, inputs, *, params, layout="NCHW", manifest=None):
         super().__init__(nodes, outputs, inputs)
         self.params = dict(params)
+        for name in (*self.inputs, *(node.name for node in self.nodes)):
+            if not isinstance(self.params.get(name), QuantizationParams):
+                raise ValueError(
+                    f"params must have those of {name!r}, got {self.params.get(name)!r}"
+                )
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
         self.manifest = dict(manifest or {})
         self._programs = {}
@@ -50,7 +57,7 @@ class QuantizedModel(Graph):
             All of one kind. Reals are quantized at the door; QuantizedTensors are requantized if
             their parameters differ from the model's.
         ctx : Context, optional
-            Looked at between layers.
+            Looked at between layers. By name, or last.
 
         Returns
         -------
@@ -62,6 +69,7 @@ class QuantizedModel(Graph):
         Cancelled
             If `ctx` says so.
         """
+        inputs, ctx = split_context(inputs, ctx)
         kind = type(inputs[0]) if inputs else np.ndarray
         results = self._run_program(inputs, kind) if ctx is None else None
         if results is None:
@@ -71,7 +79,7 @@ class QuantizedModel(Graph):
             results = [self._leave(name, values[name], kind) for name in self.outputs]
         return results[0] if len(results) == 1 else tuple(results)
 
-    __call__ = forward
+    __call__ = quantized_forward = forward
 
     def _run_program(self, inputs, kind):
         """Run the model as a program, and return its results; None if it has none."""
@@ -172,6 +180,7 @@ class QuantizedModel(Graph):
 
         Layers that were fused yield once, under the name of the last: see `Node.covers`.
         """
+        inputs, ctx = split_context(inputs, ctx)
         for node, value in self._run(inputs, {}, ctx):
             yield node.covers[-1], self._leave(node.name, value, np.ndarray)
 
@@ -184,10 +193,10 @@ class QuantizedModel(Graph):
                 ctx.check()
             if isinstance(node.layer, QuantizedLayer):
                 arrays = [self._as_codes(name, values[name]) for name in node.inputs]
-                values[node.name] = node.layer.forward_codes(*arrays)
+                values[node.name] = node.forward_codes(*arrays)
             else:
                 arrays = [self._as_reals(name, values[name]) for name in node.inputs]
-                values[node.name] = node.layer._forward(*arrays)
+                values[node.name] = node.forward(*arrays)
             yield node, values[node.name]
             for name in dead:
                 del values[name]
