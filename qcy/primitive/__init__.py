@@ -4,7 +4,8 @@ This package is the checked door to the compiled kernels; everything behind it t
 
     binding.py      calls that are checked once and run often
     codes.py        quantize, dequantize, requantize, look up, copy
-    packing.py      PackedWeights: what depends on the weights alone, done once
+    packing.py      what depends on the weights alone, done once
+    packed.py       PackedWeights: how the kernels have them
     gemm.py         matrix products
     conv.py         convolution, transposed convolution
     columns.py      im2col and col2im
@@ -26,7 +27,8 @@ from qcy.primitive.gemm import (
     gemm_batched_q8, gemm_dynamic_q8, gemm_nn_q8, gemm_nn_q8_accum,
 )
 from qcy.primitive.move import beside_q8, permute_q8
-from qcy.primitive.packing import PackedWeights, pack_conv_q8, pack_q8
+from qcy.primitive.packed import PackedWeights
+from qcy.primitive.packing import pack_conv_q8, pack_q8
 from qcy.primitive.pool import avg_pool2d_q8, max_pool2d_q8
 
 __all__ = [

@@ -7,8 +7,8 @@ from qcy._step import check_apart
 from qcy._threads import borrowed
 from qcy.primitive.binding import bindable
 from qcy.primitive.codes import flip_of, output_target, requantize_q8
-from qcy.primitive.gemm import gemm_nn_q8_accum
-from qcy.primitive.packing import MAX_SUM, PackedWeights, pack_conv_q8, resolve
+from qcy.primitive.packed import PackedWeights
+from qcy.primitive.packing import pack_conv_q8, resolve
 from qcy.primitive.windows import Window, from_nhwc, layout_shape, split_shape, to_nhwc
 
 
@@ -179,7 +179,7 @@ def conv2d_q8_accum(
 
 
 def conv_transpose2d_q8(
-    x, w, *, x_scale, w_scale, out_scale, x_zero_point=0, w_zero_point=0, out_zero_point=0,
+    x, w, *, x_scale, w_scale=None, out_scale, x_zero_point=0, w_zero_point=0, out_zero_point=0,
     bias=None, stride=1, padding=0, output_padding=0, dilation=1, groups=1, layout="NCHW",
     out_dtype="uint8", rounding="nearest_even", clamp=None, out=None, n_threads=None,
 ):
@@ -191,8 +191,8 @@ def conv_transpose2d_q8(
     Parameters
     ----------
     x : (B, C, H, W) array, int8 or uint8; (B, H, W, C) for layout "NHWC"
-    w : (C, O / groups, KH, KW) array, int8 or uint8
-        Kernel: input channels first.
+    w : (C, O / groups, KH, KW) array, int8 or uint8, or PackedWeights
+        Kernel: input channels first. Packed by `pack_conv_q8` with ``transposed=True``.
     padding : int, (int, int) or (top, left, bottom, right), default 0
         Cells cut off the output.
     output_padding : int or (int, int), default 0
@@ -220,23 +220,53 @@ dilation, groups, layout, out_dtype, rounding, clamp, out, n_threads
     """
     check_apart(out, (x, w, w_scale, w_zero_point, bias))
     x = _validate.q8_array("x", x, 4)
-    w = _validate.q8_array("w", w, 4)
     _validate.choice("layout", layout, _validate.LAYOUTS)
-    groups = _validate.integer("groups", groups, 1)
-    window = Window.of(w.shape[2:], stride, padding, dilation)
-    extra = _validate.pair("output_padding", output_padding, 0)
     n, height, width, channels = split_shape(x.shape, layout)
-    if w.shape[0] != channels or channels % groups:
-        raise ValueError(
-            f"w must have {channels} input channels, a multiple of groups, got shape {w.shape}, "
-            f"groups {groups}"
+    packed = _resolve(w, w_scale, w_zero_point, bias, groups, True, transposed=True)
+    if not packed.transposed:
+        raise ValueError("w must be packed by pack_conv_q8 with transposed=True, it is not")
+    n_in, n_out, *kernel = packed.shape
+    if n_in != channels:
+        raise ValueError(f"w must have {channels} input channels, got shape {packed.shape}")
+    n_out *= packed.groups
+    window = Window.of(tuple(kernel), stride, padding, dilation)
+    size = _transposed_size(window, height, width, padding, output_padding)
+    x_scale = _validate.scale("x_scale", x_scale, 0)
+    out_scale = _validate.scale("out_scale", out_scale, 0)
+    multiplier = packed.multipliers(x_scale, out_scale)
+    _validate.choice("rounding", rounding, _validate.ROUNDINGS)
+    out_shape = layout_shape(layout, n, *size, n_out)
+    out = _validate.output(
+        "out", out, out_shape, _validate.q8_dtype("out_dtype", out_dtype)
+    )
+    output_target(out.dtype, out_zero_point, clamp)         # checks them
+    columns = conv2d_q8_accum(
+        to_nhwc(x, layout), packed.inner, x_zero_point=x_zero_point, layout="NHWC",
+        n_threads=n_threads,
+    )
+    sums = np.empty((n, *size, n_out), np.int32)
+    # The forward convolution whose gradient this is has the output's size as its input's.
+    sizes = (*size, n_out, height, width, *window.kernel, *window.stride, *window.dilation,
+             *window.padding[:2])
+    with borrowed(n_threads) as count:
+        _kernels.active.columns.col2im(
+            columns.reshape(n * height * width, columns.shape[3]), sizes, True, 0, sums, count
         )
+    codes = requantize_q8(
+        sums, multiplier, zero_point=out_zero_point, dtype=out.dtype, bias=packed.bias,
+        rounding=rounding, clamp=clamp, n_threads=n_threads,
+    )
+    return from_nhwc(codes, layout, out)
+
+
+def _transposed_size(window, height, width, padding, output_padding):
+    """Return the output's (height, width) of a transposed convolution."""
+    extra = _validate.pair("output_padding", output_padding, 0)
     for axis in range(2):
         if extra[axis] >= max(window.stride[axis], window.dilation[axis]):
             raise ValueError(
                 f"output_padding must be less than stride or dilation, got {output_padding}"
             )
-    n_out = w.shape[1] * groups
     size = [
         (length - 1) * window.stride[axis] - window.padding[axis] - window.padding[axis + 2]
         + window.dilation[axis] * (window.kernel[axis] - 1) + extra[axis] + 1
@@ -244,76 +274,18 @@ dilation, groups, layout, out_dtype, rounding, clamp, out, n_threads
     ]
     if min(size) < 1:
         raise ValueError(f"padding must leave some output, got {padding} for {size}")
-    taps = window.kernel[0] * window.kernel[1]
-    width_out = w.shape[1] * taps           # of the matrix product of one group
-    w_zero = np.broadcast_to(
-        _validate.zero_points("w_zero_point", w_zero_point, w.dtype, n_out), (n_out,)
-    ).repeat(taps).reshape(groups, width_out)
-    bias = np.zeros(n_out, np.int32) if bias is None else _validate.int32_array(
-        "bias", bias, (n_out,)
-    )
-    kernels = w.reshape(groups, channels // groups, width_out)
-    _check_transposed_sums(kernels, w_zero, bias, taps)
-    multiplier = _transposed_multiplier(x_scale, w_scale, out_scale, n_out)
-    x_zero_point = _validate.code("x_zero_point", x_zero_point, x.dtype)
-    _validate.choice("rounding", rounding, _validate.ROUNDINGS)
-    out_shape = layout_shape(layout, n, *size, n_out)
-    out = _validate.output(
-        "out", out, out_shape, _validate.q8_dtype("out_dtype", out_dtype)
-    )
-    output_target(out.dtype, out_zero_point, clamp)         # checks them
-    pixels = to_nhwc(x, layout).reshape(n * height * width, channels)
-    columns = np.empty((len(pixels), n_out * taps), np.int32)
-    for group, part in enumerate(np.split(pixels, groups, axis=1)):
-        columns[:, group * width_out : (group + 1) * width_out] = gemm_nn_q8_accum(
-            part, kernels[group], a_zero_point=x_zero_point, b_zero_point=w_zero[group],
-            n_threads=n_threads,
-        )
-    sums = np.empty((n, *size, n_out), np.int32)
-    # The forward convolution whose gradient this is has the output's size as its input's.
-    sizes = (*size, n_out, height, width, *window.kernel, *window.stride, *window.dilation,
-             *window.padding[:2])
-    with borrowed(n_threads) as count:
-        _kernels.active.columns.col2im(columns, sizes, True, 0, sums, count)
-    codes = requantize_q8(
-        sums, multiplier, zero_point=out_zero_point, dtype=out.dtype, bias=bias,
-        rounding=rounding, clamp=clamp, n_threads=n_threads,
-    )
-    return from_nhwc(codes, layout, out)
+    return size
 
 
-def _transposed_multiplier(x_scale, w_scale, out_scale, n_out):
-    """Return the multipliers of equation (9)."""
-    x_scale = _validate.scale("x_scale", x_scale, 0)
-    w_scale = _validate.scale("w_scale", w_scale, length=n_out)
-    out_scale = _validate.scale("out_scale", out_scale, 0)
-    with np.errstate(over="ignore", under="ignore"):
-        multiplier = np.asarray(x_scale * w_scale / out_scale)
-    return _validate.multipliers(
-        multiplier, ("x_scale", x_scale), ("w_scale", w_scale), ("out_scale", out_scale)
-    )
-
-
-def _check_transposed_sums(kernels, w_zero, bias, taps):
-    """Check equation (11) for a transposed convolution: every tap may meet in one output."""
-    distance = np.abs(kernels.astype(np.int64) - w_zero[:, None, :]).sum(axis=1)
-    reach = 255 * distance.reshape(len(bias), taps).sum(axis=1) + np.abs(bias.astype(np.int64))
-    if (reach > MAX_SUM).any():
-        channel = int(np.argmax(reach > MAX_SUM))
-        raise ValueError(
-            f"the sum of output channel {channel} can reach {reach[channel]}, it must not exceed "
-            f"{MAX_SUM}"
-        )
-
-
-def _resolve(w, scale, zero_point, bias, groups, needs_scale):
+def _resolve(w, scale, zero_point, bias, groups, needs_scale, transposed=False):
     if isinstance(w, PackedWeights) and w.groups is not None and groups not in (1, w.groups):
         raise ValueError(f"groups must be the {w.groups} that w was packed with, got {groups}")
     return resolve(
         ("w", "w_scale", "w_zero_point"), w, scale,
         zero_point if np.ndim(zero_point) or zero_point else None, bias,
         lambda codes: pack_conv_q8(
-            codes, w_zero_point=zero_point, bias=bias, w_scale=scale, groups=groups
+            codes, w_zero_point=zero_point, bias=bias, w_scale=scale, groups=groups,
+            transposed=transposed,
         ),
         needs_scale,
     )
@@ -324,6 +296,8 @@ def _shapes(x, packed, stride, padding, dilation, layout):
     _validate.choice("layout", layout, _validate.LAYOUTS)
     if packed.groups is None:
         raise ValueError("w must be packed by pack_conv_q8, it was packed for a matrix product")
+    if packed.transposed:
+        raise ValueError("w must not be packed for a transposed convolution")
     shape = x.shape if hasattr(x, "shape") else np.shape(x)
     if len(shape) != 4:
         raise ValueError(f"x must have 4 dimensions, got shape {shape}")

@@ -6,7 +6,8 @@ from qcy import _validate
 from qcy._step import check_apart
 from qcy.primitive.binding import bindable
 from qcy.primitive.codes import flip_of, output_target, requantize_q8
-from qcy.primitive.packing import PackedWeights, pack_q8, resolve
+from qcy.primitive.packed import PackedWeights
+from qcy.primitive.packing import pack_q8, resolve
 
 
 @bindable

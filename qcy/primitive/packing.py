@@ -1,313 +1,9 @@
-"""Packed weights: what depends on the weights alone, done once."""
+"""Packing weights: what depends on them alone, done once."""
 
 import numpy as np
 
-from qcy import _kernels, _validate
-from qcy._product import Product
-
-#: The largest magnitude an int32 sum may reach, equation (11).
-MAX_SUM = 2**31 - 1
-
-
-class PackedWeights:
-    """The right operand of a product, in the layout that the running kernels read.
-
-    Made by `pack_q8` and `pack_conv_q8`; opaque and immutable. Pickling stores plain codes and
-    packs them again for the machine that loads them.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        (K, N) of a matrix, or (O, I / groups, KH, KW) of a convolution kernel.
-    dtype : dtype
-        int8 or uint8.
-    groups : int or None
-        Groups of a convolution kernel; None for a matrix.
-    zero_point : (N,) int32 array
-    bias : (N,) int32 array or None
-    scale : float32 array, 0-d or (N,), or None
-    """
-
-    __slots__ = (
-        "_kept",
-        "_kernels",
-        "_panels",
-        "_reach",
-        "_sums",
-        "_weight_zero",
-        "bias",
-        "dtype",
-        "groups",
-        "scale",
-        "shape",
-        "zero_point",
-    )
-
-    def __init__(self, codes, zero_point, bias, scale, groups):
-        self._kernels = _kernels.active
-        self.shape, self.dtype, self.groups = codes.shape, codes.dtype, groups
-        self.zero_point, self.bias, self.scale = zero_point, bias, scale
-        for array in (zero_point, bias, scale):
-            if array is not None:
-                array.flags.writeable = False
-        self._weight_zero = zero_point - (128 if self.dtype == np.uint8 else 0)
-        n_groups, n_taps, depth, n_cols = self._group_shape()
-        size, _ = self._kernels.gemm.packed_size(n_taps, depth, n_cols)
-        self._panels = _aligned(n_groups * size)
-        self._sums = np.empty((n_groups, n_cols), np.int32)
-        magnitudes = np.empty((n_groups, n_cols), np.int64)
-        flip = 0x80 if self.dtype == np.uint8 else 0
-        for group, matrix in enumerate(self._matrices(codes)):
-            self._kernels.gemm.pack(
-                matrix.view(np.uint8), n_taps, flip,
-                self._panels[group * size : (group + 1) * size],
-                self._weight_zero.reshape(n_groups, n_cols)[group], self._sums[group],
-                magnitudes[group],
-            )
-        self._reach = _check_sums(magnitudes.reshape(-1), bias)
-        self._kept = {}
-
-    def _group_shape(self):
-        """Return (groups, taps, depth, N) of the products that this stands for.
-
-        A convolution has a tap for each kernel row, which holds its columns and their channels.
-        """
-        if self.groups is None:
-            return 1, 1, *self.shape
-        n_out, depth, height, width = self.shape
-        return self.groups, height, width * depth, n_out // self.groups
-
-    def _matrices(self, codes):
-        """Yield the (taps * depth, N) matrix of each group: kernel rows, columns, channels."""
-        if self.groups is None:
-            yield codes
-            return
-        n_groups, n_taps, depth, n_cols = self._group_shape()
-        for group in np.split(codes, n_groups):
-            matrix = group.transpose(2, 3, 1, 0).reshape(n_taps * depth, n_cols)
-            yield np.ascontiguousarray(matrix)
-
-    @property
-    def is_depthwise(self):
-        """Whether each channel is convolved by itself, into one channel."""
-        return self.groups is not None and 1 < self.groups == self.shape[0] and self.shape[1] == 1
-
-    @property
-    def codes(self):
-        """The plain codes again: an array of `shape` and `dtype`."""
-        n_groups, n_taps, depth, n_cols = self._group_shape()
-        size, padded = self._kernels.gemm.packed_size(n_taps, depth, n_cols)
-        panel, cell = self._kernels.gemm.PANEL, self._kernels.gemm.GROUP
-        groups = np.empty((n_groups, n_taps, depth, n_cols), np.int8)
-        cells = -(-depth // cell)
-        for group in range(n_groups):
-            start = group * size
-            for first in range(0, padded, panel):
-                width = min(panel, padded - first)
-                block = self._panels[start : start + n_taps * cells * cell * width]
-                plain = block.reshape(n_taps, cells, width, cell).transpose(0, 1, 3, 2)
-                plain = plain.reshape(n_taps, cells * cell, width)
-                valid = min(width, n_cols - first)
-                groups[group, ..., first : first + valid] = plain[:, :depth, :valid]
-                start += block.size
-        if self.dtype == np.uint8:
-            groups = groups.view(np.uint8) ^ np.uint8(0x80)
-        if self.groups is None:
-            return groups[0, 0]
-        n_out, channels, height, width = self.shape
-        kernels = groups.reshape(n_groups, height, width, channels, n_cols)
-        return np.ascontiguousarray(kernels.transpose(0, 4, 3, 1, 2)).reshape(self.shape)
-
-    def kept(self, key):
-        """Return what `keep` kept for a key, or None; a key that cannot be hashed keeps nothing."""
-        try:
-            return self._kept.get(key)
-        except TypeError:
-            return None
-
-    def keep(self, key, made):
-        """Keep what depends on the weights and the key alone, and return it."""
-        try:
-            if len(self._kept) >= 16:           # weights serve a few layers, not many
-                self._kept = {}
-            self._kept[key] = made
-        except TypeError:
-            pass
-        return made
-
-    def product(self, a_zero, scales=None, target=(0, 0, 255, 0), table=None):
-        """Return what the kernels add, multiply by and clamp to, for one left operand.
-
-        Parameters
-        ----------
-        a_zero : int
-            Zero point of the left operand as uint8.
-        scales : (a_scale, out_scale), optional
-            For output in codes; without, it is int32.
-        target : (zero_point, low, high, flip)
-            Of output in codes, as uint8.
-        table : bytes, optional
-            Of a function that comes last, by the code's byte.
-
-        Returns
-        -------
-        Product
-        """
-        key = (a_zero, scales, target, table)
-        return self.kept(key) or self.keep(key, self._product(*key))
-
-    def _product(self, a_zero, scales, target, table):
-        n_groups, n_taps, depth, n_cols = self._group_shape()
-        offset = self._padded(np.int32)
-        minus_zero = self._padded(np.int32)
-        for group in range(n_groups):
-            columns = slice(group * n_cols, (group + 1) * n_cols)
-            self._kernels.gemm.fold(
-                self._sums[group], self._weight_zero[columns],
-                None if self.bias is None else self.bias[columns],
-                a_zero, n_taps * depth, offset[group], minus_zero[group],
-            )
-        multiplier, is_wild = None, False
-        if scales is not None:
-            factors = self.multipliers(*scales)
-            is_wild = self.is_wild(factors)
-            multiplier = self._padded(np.float32)
-            multiplier[:, :n_cols] = np.broadcast_to(
-                factors, (n_groups * n_cols,)
-            ).reshape(n_groups, n_cols)
-            multiplier = multiplier.reshape(-1)
-        return Product(
-            self._panels, n_cols, offset.reshape(-1),
-            minus_zero.reshape(-1) if self._weight_zero.any() else None, multiplier,
-            target=(*target, is_wild),
-            table=None if table is None else np.frombuffer(table, np.uint8),
-        )
-
-    def _padded(self, dtype):
-        """Return a zero for each column of each group, and for those that only fill up."""
-        n_groups, n_taps, depth, n_cols = self._group_shape()
-        _, padded = self._kernels.gemm.packed_size(n_taps, depth, n_cols)
-        return np.zeros((n_groups, padded), dtype)
-
-    def is_wild(self, factors):
-        """Return whether sums times their multipliers may pass what a conversion to int32 takes."""
-        with np.errstate(over="ignore"):
-            return bool((factors * self._reach >= 2.0**31).any())
-
-    def dynamic_product(self, bias):
-        """Return the `Product` for reals in and out, equation (22), with a float32 bias or None."""
-        key = ("dynamic", None if bias is None else bias.tobytes())
-        if self.kept(key):
-            return self.kept(key)
-        n_cols = self.shape[1]
-        weight, factors, floats = (self._padded(t) for t in (np.int32, np.float32, np.float32))
-        weight[0, :n_cols] = -self._sums[0]
-        factors[0, :n_cols] = self.scale
-        floats[0, :n_cols] = 0 if bias is None else bias
-        return self.keep(key, Product(
-            self._panels, n_cols, self._padded(np.int32)[0], weight[0], factors[0], floats[0]
-        ))
-
-    def depthwise(self, x_zero, scales=None):
-        """Return the weights of a depthwise kernel as its loops take them, and whether it is wild.
-
-        Returns
-        -------
-        arrays : tuple
-            Of ``depthwise.depthwise``; or of ``depthwise.plain``, if weights have zero points.
-        is_wild : bool
-        """
-        key = ("depthwise", x_zero, scales)
-        return self.kept(key) or self.keep(key, self._depthwise(x_zero, scales))
-
-    def _depthwise(self, x_zero, scales):
-        n = self.shape[0]
-        codes = self.codes.reshape(n, -1).T
-        codes = codes if self.dtype == np.int8 else (codes ^ np.uint8(0x80)).view(np.int8)
-        weights = np.ascontiguousarray(codes)
-        bias = np.zeros(n, np.int32) if self.bias is None else self.bias
-        multiplier, is_wild = None, False
-        if scales is not None:
-            factors = self.multipliers(*scales)
-            is_wild = self.is_wild(factors)
-            multiplier = np.ascontiguousarray(np.broadcast_to(factors, (n,)))
-        if self._weight_zero.any():
-            return (weights, self._weight_zero, bias, multiplier), is_wild
-        size, lanes = self._kernels.depthwise.packed_size(n, *self.shape[2:])
-        packed, offset, factor = _aligned(size), np.zeros(lanes, np.int32), np.zeros(
-            lanes, np.float32
-        )
-        self._kernels.depthwise.pack(
-            weights.reshape(*self.shape[2:], n), bias, multiplier, x_zero, packed, offset, factor
-        )
-        return (packed, offset, None if multiplier is None else factor), is_wild
-
-    def multipliers(self, a_scale, out_scale):
-        """Return the multipliers of equation (9): 0-d, or one per output channel."""
-        with np.errstate(over="ignore", under="ignore"):
-            multiplier = (np.float32(a_scale) * self.scale) / np.float32(out_scale)
-        return _validate.multipliers(
-            np.asarray(multiplier, np.float32),
-            ("input scale", a_scale), ("weight scale", self.scale), ("output scale", out_scale),
-        )
-
-    def bind(self, a, out, **settings):
-        """Check a product or a convolution with these weights once, and return it ready to run.
-
-        Parameters
-        ----------
-        a : (M, K) array, or (B, H, W, C) images
-        out : array
-        **settings
-            As for `gemm_nn_q8` or, channels last, for `conv2d_q8`.
-
-        Returns
-        -------
-        BoundCall
-
-        Examples
-        --------
-        >>> packed = pack_q8(np.array([[3], [4]], np.int8), b_scale=0.5)
-        >>> a, out = np.array([[2, 1]], np.uint8), np.zeros((1, 1), np.uint8)
-        >>> call = packed.bind(a, out, a_scale=1.0, out_scale=1.0)
-        >>> call()
-        array([[5]], dtype=uint8)
-        """
-        if self.groups is None:
-            from qcy.primitive.gemm import gemm_nn_q8
-
-            return gemm_nn_q8.bind(a, self, out=out, **settings)
-        from qcy.primitive.conv import conv2d_q8
-
-        return conv2d_q8.bind(a, self, out=out, layout="NHWC", **settings)
-
-    def __reduce__(self):
-        return PackedWeights, (self.codes, self.zero_point, self.bias, self.scale, self.groups)
-
-    def __repr__(self):
-        groups = "" if self.groups is None else f", groups={self.groups}"
-        return f"PackedWeights(shape={self.shape}, dtype={self.dtype}{groups})"
-
-
-def _aligned(size, alignment=64):
-    """Return int8 memory that starts on a cache line."""
-    raw = np.zeros(size + alignment, np.int8)
-    start = -raw.ctypes.data % alignment
-    return raw[start : start + size]
-
-
-def _check_sums(magnitudes, bias):
-    """Check equation (11): no sum can leave int32; return how far each can reach."""
-    reach = 255 * magnitudes
-    if bias is not None:
-        reach = reach + np.abs(bias.astype(np.int64))
-    if (reach > MAX_SUM).any():
-        column = int(np.argmax(reach > MAX_SUM))
-        raise ValueError(
-            f"the sum of output column {column} can reach {reach[column]}, it must not exceed "
-            f"{MAX_SUM}: 255 * sum |b - b_zero_point| + |bias|"
-        )
-    return reach.astype(np.float64)
+from qcy import _validate
+from qcy.primitive.packed import PackedWeights
 
 
 def _per_column(name, value, n_cols):
@@ -315,13 +11,13 @@ def _per_column(name, value, n_cols):
     return None if value is None else _validate.int32_array(name, value, (n_cols,)).copy()
 
 
-def _pack(names, codes, n_cols, zero_point, bias, scale, groups):
+def _pack(names, codes, n_cols, zero_point, bias, scale, groups, transposed=False):
     zero_point = _validate.zero_points(names[0], zero_point, codes.dtype, n_cols)
     zero_point = np.broadcast_to(zero_point, (n_cols,)).copy()
     bias = _per_column("bias", bias, n_cols)
     if scale is not None:
         scale = np.array(_validate.scale(names[1], scale, length=n_cols))
-    return PackedWeights(codes, zero_point, bias, scale, groups)
+    return PackedWeights(codes, zero_point, bias, scale, groups, transposed)
 
 
 def pack_q8(b, *, b_zero_point=0, bias=None, b_scale=None):
@@ -357,13 +53,13 @@ def pack_q8(b, *, b_zero_point=0, bias=None, b_scale=None):
     return _pack(("b_zero_point", "b_scale"), b, b.shape[1], b_zero_point, bias, b_scale, None)
 
 
-def pack_conv_q8(w, *, w_zero_point=0, bias=None, w_scale=None, groups=1):
+def pack_conv_q8(w, *, w_zero_point=0, bias=None, w_scale=None, groups=1, transposed=False):
     """Pack the kernel of a convolution.
 
     Parameters
     ----------
     w : (O, I / groups, KH, KW) array, int8 or uint8
-        Codes.
+        Codes; (I, O / groups, KH, KW) for a transposed convolution.
     w_zero_point : int or (O,) array of int, default 0
         The code of 0.0, one or one per output channel.
     bias : (O,) array, int32, optional
@@ -371,7 +67,9 @@ def pack_conv_q8(w, *, w_zero_point=0, bias=None, w_scale=None, groups=1):
     w_scale : float or (O,) array, optional
         Needed for convolutions with 8-bit output.
     groups : int, default 1
-        Groups of channels that are convolved apart; divides O.
+        Groups of channels that are convolved apart; divides the first axis of `w`.
+    transposed : bool, default False
+        Whether it is for `conv_transpose2d_q8`.
 
     Returns
     -------
@@ -390,8 +88,12 @@ def pack_conv_q8(w, *, w_zero_point=0, bias=None, w_scale=None, groups=1):
     w = _validate.q8_array("w", w, 4)
     groups = _validate.integer("groups", groups, 1)
     if w.shape[0] % groups:
-        raise ValueError(f"groups must divide the {w.shape[0]} output channels, got {groups}")
-    return _pack(("w_zero_point", "w_scale"), w, w.shape[0], w_zero_point, bias, w_scale, groups)
+        kind = "input" if transposed else "output"
+        raise ValueError(f"groups must divide the {w.shape[0]} {kind} channels, got {groups}")
+    return _pack(
+        ("w_zero_point", "w_scale"), w, w.shape[1] * groups if transposed else w.shape[0],
+        w_zero_point, bias, w_scale, groups, bool(transposed),
+    )
 
 
 def resolve(names, value, scale, zero_point, bias, pack, needs_scale):

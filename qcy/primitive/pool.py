@@ -5,7 +5,7 @@ import numpy as np
 from qcy import _kernels, _validate
 from qcy.primitive.binding import bindable
 from qcy.primitive.codes import flip_of, output_target
-from qcy.primitive.packing import MAX_SUM
+from qcy.primitive.packed import MAX_SUM
 from qcy.primitive.windows import Window, from_nhwc, layout_shape, split_shape, to_nhwc
 
 

@@ -59,7 +59,8 @@ class Window:
     def always_meets(self, height, width):
         """Return whether every window has a cell inside the image; padding is less than it."""
         for axis, size in enumerate((height, width)):
-            if self.dilation[axis] > 1:         # only then may it step over the image
+            # Only one that is dilated may step over the image.
+            if self.dilation[axis] > 1 or size == 0:
                 starts = np.arange(self.out_size(height, width)[axis]) * self.stride[axis]
                 cells = np.arange(self.kernel[axis]) * self.dilation[axis] - self.padding[axis]
                 cells = starts[:, None] + cells

@@ -1,5 +1,7 @@
 """Transposed convolution is exact to the last bit: it sums in 32 bits and rounds once."""
 
+import pickle
+
 import numpy as np
 import oracles
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from oracles import DTYPES, SEEDS, nhwc, random_clamp, random_codes, random_zero_point
 
-from qcy.primitive import conv_transpose2d_q8
+from qcy.primitive import conv2d_q8, conv_transpose2d_q8, pack_conv_q8
 
 LAYOUTS = ("NCHW", "NHWC")
 ONES = {"x_scale": 1, "w_scale": 1, "out_scale": 1}
@@ -123,3 +125,35 @@ def test_the_largest_sum_is_exact_and_one_more_names_the_channel(kernels):
     assert codes.reshape(-1).tolist() == [0, 128]
     with pytest.raises(ValueError, match=f"channel 1 can reach {most + 1}"):
         conv_transpose2d_q8(x, w, **ONES, bias=bias + 1)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("w_dtype", oracles.Q8)
+def test_packed_kernels_give_the_same(kernels, groups, w_dtype):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (2, 4, 5, 6), np.uint8)
+    w = rng.integers(*oracles.code_range(w_dtype), (4, 3, 2, 3), w_dtype)
+    settings = {
+        "w_zero_point": rng.integers(0, 5, 3 * groups), "bias": rng.integers(-99, 99, 3 * groups),
+        "w_scale": rng.uniform(0.01, 0.02, 3 * groups), "groups": groups,
+    }
+    window = {"x_scale": 0.5, "out_scale": 2.0, "x_zero_point": 7, "stride": 2, "padding": 1}
+    packed = pack_conv_q8(w, transposed=True, **settings)
+    want = conv_transpose2d_q8(x, w, **settings, **window)
+    assert_array_equal(conv_transpose2d_q8(x, packed, **window), want)
+    assert_array_equal(packed.codes, w)
+    copy = pickle.loads(pickle.dumps(packed))
+    assert_array_equal(conv_transpose2d_q8(x, copy, **window), want)
+    assert "transposed=True" in repr(packed)
+
+
+def test_kernels_packed_for_something_else_are_refused():
+    x, w = np.zeros((1, 4, 5, 5), np.uint8), np.ones((4, 4, 2, 2), np.int8)
+    scales = {"x_scale": 1.0, "out_scale": 1.0}
+    with pytest.raises(ValueError, match="with transposed=True, it is not"):
+        conv_transpose2d_q8(x, pack_conv_q8(w, w_scale=1.0), **scales)
+    packed = pack_conv_q8(w, w_scale=1.0, transposed=True)
+    with pytest.raises(ValueError, match="packed for a transposed convolution"):
+        conv2d_q8(x, packed, **scales)
+    with pytest.raises(TypeError, match="w_scale is part of the packed w"):
+        conv_transpose2d_q8(x, packed, w_scale=1.0, **scales)

@@ -80,6 +80,8 @@ def test_avg_pool_follows_equation_16(kernels, layout, problem, seed, outside, n
 def test_a_dilated_window_that_steps_over_the_image_is_refused():
     with pytest.raises(ValueError, match="each window must have a cell inside the image"):
         max_pool2d_q8(np.full((1, 1, 1, 1), 7, np.uint8), 2, padding=2, dilation=3, stride=1)
+    with pytest.raises(ValueError, match="each window must have a cell inside the image"):
+        max_pool2d_q8(np.zeros((1, 3, 0, 5), np.uint8), 2, padding=1)
 
 
 @pytest.mark.parametrize("dtype", Q8)

@@ -4,7 +4,7 @@ import numpy as np
 
 from qcy import _validate, primitive
 from qcy.nn.layers.base import (
-    ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp, frozen,
+    ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp,
 )
 from qcy.nn.layers.weights import (
     WEIGHT_SCHEME, channel_array, check_multipliers, float_array, quantize_weight,
@@ -309,31 +309,32 @@ class ConvTranspose2DQuantized(QuantizedLayer):
         padding=0, output_padding=0, dilation=1, groups=1, activation=None, layout="NCHW",
     ):
         super().__init__(in_params, out_params)
-        self.weight = frozen(_validate.q8_array("weight", weight, 4))
-        self.groups = _input_groups(self.weight, groups)
-        n_out = self.weight.shape[1] * self.groups
-        self.weight_scale = frozen(_validate.scale("weight_scale", weight_scale, length=n_out))
-        self.weight_zero_point = frozen(_validate.zero_points(
-            "weight_zero_point", weight_zero_point, self.weight.dtype, n_out
-        ))
-        self.bias = None if bias is None else frozen(_validate.int32_array("bias", bias, (n_out,)))
-        window = Window.of(self.weight.shape[2:], stride, padding, dilation)
+        self._packed = primitive.pack_conv_q8(
+            weight, w_zero_point=weight_zero_point, bias=bias, w_scale=weight_scale,
+            groups=groups, transposed=True,
+        )
+        window = Window.of(self._packed.shape[2:], stride, padding, dilation)
         self.stride, self.padding, self.dilation = window.stride, window.padding, window.dilation
+        self.groups = self._packed.groups
         self.output_padding = _output_padding(output_padding, window)
         self.activation = _validate.choice("activation", activation, ACTIVATIONS)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
         check_multipliers(self.in_params[0], out_params, self.weight_scale)
         self._clamp = activation_clamp(activation, out_params)
 
+    weight = Conv2DQuantized.weight
+    weight_scale = Conv2DQuantized.weight_scale
+    weight_zero_point = Conv2DQuantized.weight_zero_point
+    bias = Conv2DQuantized.bias
+
     def forward_codes(self, x, out=None):
         """Compute the layer on plain arrays of codes."""
         return primitive.conv_transpose2d_q8(
-            x, self.weight, x_scale=self.in_params[0].scale, w_scale=self.weight_scale,
-            out_scale=self.out_params.scale, x_zero_point=self.in_params[0].zero_point,
-            w_zero_point=self.weight_zero_point, out_zero_point=self.out_params.zero_point,
-            bias=self.bias, stride=self.stride, padding=self.padding,
-            output_padding=self.output_padding, dilation=self.dilation, groups=self.groups,
-            layout=self.layout, out_dtype=self.out_params.dtype, clamp=self._clamp, out=out,
+            x, self._packed, x_scale=self.in_params[0].scale,
+            x_zero_point=self.in_params[0].zero_point, out_scale=self.out_params.scale,
+            out_zero_point=self.out_params.zero_point, out_dtype=self.out_params.dtype,
+            stride=self.stride, padding=self.padding, output_padding=self.output_padding,
+            dilation=self.dilation, layout=self.layout, clamp=self._clamp, out=out,
         )
 
 
