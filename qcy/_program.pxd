@@ -7,6 +7,8 @@ cdef struct call_t:
     run_t function
     const void* args
     int most_threads
+    Py_ssize_t scratch
+    Py_ssize_t scratch_per_thread
 
 
 cdef class Arena:
@@ -17,14 +19,11 @@ cdef class Arena:
 cdef class Program:
     cdef readonly tuple steps
     cdef readonly Py_ssize_t arena_bytes
-    cdef readonly tuple ports               # what a run is given: (shape, dtype) of each
     cdef call_t* calls
     cdef Py_ssize_t n_steps
     cdef int most_threads
-    cdef int scratch_threads                # the last answer of scratch_for
-    cdef Py_ssize_t scratch
     cdef list idle
-    cdef Py_ssize_t scratch_for(self, int n_threads)
+    cdef Py_ssize_t scratch_for(self, int n_threads) noexcept nogil
     cdef Arena take_arena(self, Py_ssize_t size)
 
 

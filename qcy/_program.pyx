@@ -42,7 +42,6 @@ cdef class Program:
         cdef Py_ssize_t i
         self.steps = tuple(recorder.steps)
         self.arena_bytes = recorder.size
-        self.ports = tuple(recorder.ports)
         self.n_steps = len(self.steps)
         self.most_threads = 1
         self.idle = []
@@ -54,20 +53,24 @@ cdef class Program:
             self.calls[i].function = step.function
             self.calls[i].args = step.args
             self.calls[i].most_threads = step.most_threads
+            self.calls[i].scratch = step.scratch
+            self.calls[i].scratch_per_thread = step.scratch_per_thread
             self.most_threads = max(self.most_threads, step.most_threads)
 
     def __dealloc__(self):
         free(self.calls)
 
-    cdef Py_ssize_t scratch_for(self, int n_threads):
+    cdef Py_ssize_t scratch_for(self, int n_threads) noexcept nogil:
         """Return the bytes of scratch memory that the neediest step takes."""
-        cdef Step step
-        cdef Py_ssize_t most = 0
-        if n_threads != self.scratch_threads:
-            for step in self.steps:
-                most = max(most, step.scratch_for(min(n_threads, step.most_threads)))
-            self.scratch_threads, self.scratch = n_threads, most
-        return self.scratch
+        cdef Py_ssize_t most = 0, i
+        cdef const call_t* call
+        for i in range(self.n_steps):
+            call = &self.calls[i]
+            most = max(
+                most,
+                call.scratch + min(n_threads, call.most_threads) * call.scratch_per_thread,
+            )
+        return most
 
     cdef Arena take_arena(self, Py_ssize_t size):
         cdef Arena arena

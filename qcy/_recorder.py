@@ -24,23 +24,23 @@ class Recorder:
     Attributes
     ----------
     steps : list of Step
-    ports : list of (shape, dtype)
-        The arrays that a run will be given, inputs and outputs.
+    n_ports : int
+        Arrays that a run will be given, inputs and outputs.
     size : int
         Bytes of the arena so far.
     """
 
     def __init__(self):
         self.steps = []
-        self.ports = []
+        self.n_ports = 0
         self.size = 0
         self._free = []         # (offset, bytes) in the arena, by offset
         self._taken = {}        # offset: bytes
 
     def port(self, shape, dtype):
         """Return the place of an array that a run will be given."""
-        self.ports.append((tuple(shape), np.dtype(dtype)))
-        return Place(FIRST_PORT + len(self.ports) - 1, 0, shape, dtype, self)
+        self.n_ports += 1
+        return Place(FIRST_PORT + self.n_ports - 1, 0, shape, dtype, self)
 
     def allocate(self, shape, dtype):
         """Return a new place in the arena."""

@@ -3,6 +3,7 @@ from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t
 from libc.string cimport memset
 
+from qcy._kernels._output cimport output_from, qcy_output
 from qcy._kernels._tile cimport QCY_GROUP, QCY_LANES, QCY_LHS_ZERO
 from qcy._kernels._window cimport cells_t, find_cells, point_at_cells, window_from, window_t
 from qcy._rounding cimport round_code
@@ -12,12 +13,6 @@ from qcy._threads cimport parallel_for
 cdef extern from "windows.h":
     enum:
         QCY_BLOCK
-    ctypedef struct qcy_output:
-        int zero_point
-        uint8_t low
-        uint8_t high
-        uint8_t flip
-        uint8_t is_wild
     ctypedef struct qcy_depthwise:
         Py_ssize_t n_channels
         Py_ssize_t n_groups
@@ -239,10 +234,7 @@ cdef Step _step(depthwise_t* conv, object x, Py_ssize_t n_images, tuple window, 
     conv.by_column = not conv.is_plain and is_by_column(w.kernel_height)
     conv.kernel.n_groups = groups_of(w.kernel_height, w.kernel_width)
     conv.kernel.x_flip = flip
-    (
-        conv.kernel.out.zero_point, conv.kernel.out.low, conv.kernel.out.high,
-        conv.kernel.out.flip, conv.kernel.out.is_wild,
-    ) = target
+    conv.kernel.out = output_from(target)
     step = new_step(_run_depthwise, conv, sizeof(depthwise_t), owners)
     step.scratch_per_thread = _scratch(conv)
     products = <double> n_images * w.out_height * w.out_width * w.channels

@@ -5,16 +5,11 @@ Codes come and go as bytes; `flip` 0x80 turns int8 bytes into uint8 and back.
 from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memset
 
+from qcy._kernels._output cimport output_from, qcy_output
 from qcy._step cimport Step, at, new_step, place_of, place_t
 from qcy._threads cimport parallel_for
 
 cdef extern from "elementwise.h":
-    ctypedef struct qcy_output:
-        int zero_point
-        uint8_t low
-        uint8_t high
-        uint8_t flip
-        uint8_t is_wild
     ctypedef struct qcy_pair:
         int a_zero
         int b_zero
@@ -107,10 +102,7 @@ cdef void _set_pair(run_t* run, float a_multiplier, float b_multiplier, tuple op
     (
         run.pair.a_zero, run.pair.b_zero, run.pair.a_signed, run.pair.b_signed,
     ) = operands
-    (
-        run.pair.out.zero_point, run.pair.out.low, run.pair.out.high, run.pair.out.flip,
-        run.pair.out.is_wild,
-    ) = target
+    run.pair.out = output_from(target)
 
 
 def add(

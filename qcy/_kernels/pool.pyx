@@ -6,18 +6,13 @@ by the cells inside unless told otherwise.
 from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memset
 
+from qcy._kernels._output cimport output_from, qcy_output
 from qcy._kernels._tile cimport QCY_LHS_ZERO
 from qcy._kernels._window cimport cells_t, find_cells, point_at_cells, window_from, window_t
 from qcy._step cimport SCRATCH, Step, at, new_step, place_of, place_t
 from qcy._threads cimport parallel_for
 
 cdef extern from "windows.h":
-    ctypedef struct qcy_output:
-        int zero_point
-        uint8_t low
-        uint8_t high
-        uint8_t flip
-        uint8_t is_wild
     void qcy_max_row(
         const uint8_t** rows, Py_ssize_t n_rows, Py_ssize_t width, Py_ssize_t n_out,
         Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t pad, Py_ssize_t n,
@@ -192,8 +187,5 @@ def avg_pool(
     pool.count_outside = count_outside
     pool.multiplier = &multiplier[0]
     pool.x_zero = x_zero
-    (
-        pool.output.zero_point, pool.output.low, pool.output.high, pool.output.flip,
-        pool.output.is_wild,
-    ) = target
+    pool.output = output_from(target)
     return _step(&pool, x, n_images, window, flip, out, [multiplier])

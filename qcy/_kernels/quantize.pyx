@@ -6,9 +6,10 @@ Channels lie along one axis; arrays come in as (outer, channels, inner), flatten
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 from libc.string cimport memset
 
+from qcy._kernels._output cimport qcy_output
 from qcy._rounding cimport round_code
 from qcy._step cimport Step, at, new_step, place_of, place_t
-from qcy._threads cimport parallel_for
+from qcy._threads cimport parallel_for, task_t
 
 cdef extern from *:
     """
@@ -22,9 +23,6 @@ cdef extern from *:
     long qcy_count(long* total, long n) noexcept nogil
 
 cdef extern from "elementwise.h":
-    ctypedef struct qcy_output:
-        uint8_t low
-        uint8_t high
     ctypedef struct qcy_quantizer:
         qcy_output out
     qcy_quantizer qcy_quantizer_of(float scale, int zero_point, uint8_t flip) noexcept nogil
@@ -42,6 +40,7 @@ cdef enum:
 
 
 cdef struct run_t:
+    task_t task                 # one chunk of it
     place_t source
     place_t target
     const float* scale
@@ -74,12 +73,23 @@ cdef inline Py_ssize_t n_chunks(const run_t* run) noexcept nogil:
     return (run.size + chunk_of(run) - 1) // chunk_of(run)
 
 
-cdef Step _step(long (*function)(const void*, uint8_t**, int) noexcept nogil, run_t* run,
-                object source, object target, list owners):
+cdef long _run(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef run_t run = (<const run_t*> args)[0]
+    cdef long n_nan = 0
+    if run.size == 0:
+        return 0
+    run.memories = memories
+    run.n_nan = &n_nan
+    parallel_for(run.task, &run, n_chunks(&run), n_threads)
+    return n_nan
+
+
+cdef Step _step(task_t task, run_t* run, object source, object target, list owners):
     cdef Step step
+    run.task = task
     run.source = place_of(source, owners)
     run.target = place_of(target, owners)
-    step = new_step(function, run, sizeof(run_t), owners)
+    step = new_step(_run, run, sizeof(run_t), owners)
     if run.size < FEWEST:
         step.most_threads = 1
     return step
@@ -144,17 +154,6 @@ cdef void _quantize_task(const void* args, Py_ssize_t index, int worker) noexcep
         qcy_count(run.n_nan, <long> n_nan)
 
 
-cdef long _run_quantize(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
-    cdef run_t run = (<const run_t*> args)[0]
-    cdef long n_nan = 0
-    if run.size == 0:
-        return 0
-    run.memories = memories
-    run.n_nan = &n_nan
-    parallel_for(_quantize_task, &run, n_chunks(&run), n_threads)
-    return n_nan
-
-
 def quantize(
     object reals,
     Py_ssize_t size,
@@ -173,7 +172,7 @@ def quantize(
     _set_channels(&run, scale, zero_point, inner, size, is_signed, owners)
     run.qmin = qmin
     run.qmax = qmax
-    return _step(_run_quantize, &run, reals, codes, owners)
+    return _step(_quantize_task, &run, reals, codes, owners)
 
 
 # ----------------------------------------------------------------------------------- dequantize
@@ -212,15 +211,6 @@ cdef void _dequantize_task(const void* args, Py_ssize_t index, int worker) noexc
         )
 
 
-cdef long _run_dequantize(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
-    cdef run_t run = (<const run_t*> args)[0]
-    if run.size == 0:
-        return 0
-    run.memories = memories
-    parallel_for(_dequantize_task, &run, n_chunks(&run), n_threads)
-    return 0
-
-
 def dequantize(
     object codes,
     Py_ssize_t size,
@@ -235,7 +225,7 @@ def dequantize(
     cdef list owners = []
     memset(&run, 0, sizeof(run))
     _set_channels(&run, scale, zero_point, inner, size, is_signed, owners)
-    return _step(_run_dequantize, &run, codes, reals, owners)
+    return _step(_dequantize_task, &run, codes, reals, owners)
 
 
 # ----------------------------------------------------------------------------------- requantize
@@ -305,15 +295,6 @@ cdef void _requantize_task(const void* args, Py_ssize_t index, int worker) noexc
         first += run.n_channels
 
 
-cdef long _run_requantize(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
-    cdef run_t run = (<const run_t*> args)[0]
-    if run.size == 0:
-        return 0
-    run.memories = memories
-    parallel_for(_requantize_task, &run, n_chunks(&run), n_threads)
-    return 0
-
-
 def requantize(
     object acc,                         # (M, N)
     Py_ssize_t size,
@@ -338,4 +319,4 @@ def requantize(
     run.rounding = rounding
     run.qmin = qmin
     run.qmax = qmax
-    return _step(_run_requantize, &run, acc, codes, owners)
+    return _step(_requantize_task, &run, acc, codes, owners)

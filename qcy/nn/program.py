@@ -16,8 +16,6 @@ class Compiled:
     Attributes
     ----------
     program : Program
-    labels : list of str
-        The node that each step belongs to; "" for what happens at the door.
     outputs : list of (shape, dtype)
     """
 
@@ -39,38 +37,29 @@ class Compiled:
             qcy's own.
         """
         self.recorder = Recorder()
-        self.labels = []
         values = {}
         for name, (shape, dtype) in zip(model.inputs, arrays, strict=True):
             values[name] = self._enter(model, name, self.recorder.port(shape, dtype))
-        self._label("")
         for node, dead in zip(model.nodes, model._last_use, strict=True):
             if not isinstance(node.layer, QuantizedLayer):
                 raise TypeError(f"layer {node.name!r} is kept in float")
-            before = self.recorder.taken
             value = node.layer.forward_codes(*(values[name] for name in node.inputs))
             if not isinstance(value, Place):
                 raise TypeError(f"layer {node.name!r} does not compute by primitives")
             values[node.name] = value
-            self._label(node.name)
             for name in dead:
                 del values[name]
-            self._release(values, self.recorder.taken - before)
-            self._release(values, before)
+            self._release_all_but(values)
         self.outputs = []
         for name in model.outputs:
             self._leave(model, name, values[name], in_codes)
-        self._label("")
         self.program = Program(self.recorder)
         del self.recorder
 
-    def _label(self, name):
-        self.labels += [name] * (len(self.recorder.steps) - len(self.labels))
-
-    def _release(self, values, offsets):
-        """Give back those of some places that no value lies in."""
+    def _release_all_but(self, values):
+        """Give back every place in the arena that no value lies in."""
         needed = {value.offset for value in values.values() if value.memory == ARENA_MEMORY}
-        for offset in offsets - needed:
+        for offset in self.recorder.taken - needed:
             self.recorder.release(offset)
 
     def _enter(self, model, name, x):

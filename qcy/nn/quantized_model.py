@@ -108,15 +108,16 @@ class QuantizedModel(Graph):
     def _compiled(self, arrays, in_codes):
         """Return the program for inputs of these shapes, or None if some layer has no kernel."""
         key = (in_codes, *((array.shape, array.dtype) for array in arrays))
-        if key not in self._programs:
-            if len(self._programs) >= MOST_PROGRAMS:
-                self._programs = {}
+        programs = self._programs       # another thread may put an empty one in its place
+        if key not in programs:
+            if len(programs) >= MOST_PROGRAMS:
+                self._programs = programs = {}
             try:
                 compiled = Compiled(self, [(a.shape, a.dtype) for a in arrays], in_codes)
             except (AttributeError, TypeError, ValueError):
                 compiled = None         # layer by layer it runs, or says what is wrong
-            self._programs[key] = compiled
-        return self._programs[key]
+            programs[key] = compiled
+        return programs[key]
 
     def bind(self, *inputs, n_threads=None):
         """Check a call once, and return it ready to run often.
@@ -166,11 +167,8 @@ class QuantizedModel(Graph):
         dict
             ``arena_bytes``, for all results between layers; ``steps``, how many kernel calls.
         """
-        arrays = [np.empty(shape, np.float32) for shape in shapes]
-        compiled = Compiled(self, [(a.shape, a.dtype) for a in arrays], False)
-        return {
-            "arena_bytes": compiled.program.arena_bytes, "steps": len(compiled.program.steps),
-        }
+        program = Compiled(self, [(shape, np.float32) for shape in shapes], False).program
+        return {"arena_bytes": program.arena_bytes, "steps": len(program.steps)}
 
     def __getstate__(self):
         return {**self.__dict__, "_programs": {}}

@@ -9,7 +9,7 @@ from qcy.primitive.binding import bindable
 from qcy.primitive.codes import flip_of, output_target, requantize_q8
 from qcy.primitive.packed import PackedWeights
 from qcy.primitive.packing import pack_conv_q8, resolve
-from qcy.primitive.windows import Window, from_nhwc, layout_shape, split_shape, to_nhwc
+from qcy.primitive.windows import Window, bring_back, from_nhwc, layout_shape, split_shape, to_nhwc
 
 
 @bindable
@@ -98,7 +98,7 @@ def conv2d_q8(
     step = step_of(
         images, packed, window, x_zero_point, direct, (float(x_scale), float(out_scale)), target
     )
-    return step, out, _finish(direct, layout, out)
+    return step, out, bring_back(direct, layout, out)
 
 
 def step_of(images, packed, window, x_zero_point, out, scales=None, target=(0, 0, 255, 0)):
@@ -131,11 +131,6 @@ def step_of(images, packed, window, x_zero_point, out, scales=None, target=(0, 0
             images, n * height * width, channels, flip, False, False, right, out
         )
     return kernels.conv.convolution(images, n, sizes, flip, zero, packed.groups, right, out)
-
-
-def _finish(direct, layout, out):
-    """Return what brings a channels-last result into `out`, or None if it is there."""
-    return None if layout == "NHWC" else lambda n_threads: from_nhwc(direct, layout, out)
 
 
 @bindable
@@ -175,7 +170,7 @@ def conv2d_q8_accum(
     out = _validate.output("out", out, out_shape, np.int32)
     direct = out if layout == "NHWC" else np.empty(_nhwc(out_shape, layout), np.int32)
     step = step_of(to_nhwc(x, layout), packed, window, x_zero_point, direct)
-    return step, out, _finish(direct, layout, out)
+    return step, out, bring_back(direct, layout, out)
 
 
 def conv_transpose2d_q8(

@@ -120,7 +120,7 @@ def gemm_nn_q8_accum(
     packed = _resolve(b, None, b_zero_point, bias, False)
     _validate.same_inner(a.shape, packed.shape)
     out = _validate.output("out", out, (a.shape[0], packed.shape[1]), np.int32)
-    return sums_step(a, a.shape, packed, a_zero_point, out), out, None
+    return _sums_step(a, packed, a_zero_point, out), out, None
 
 
 @bindable
@@ -304,7 +304,7 @@ def _product(
                 dtype=out_dtype, rounding=rounding, clamp=clamp, out=out, n_threads=n_threads,
             )
 
-        return sums_step(a, a.shape, packed, a_zero_point, acc), out, finish
+        return _sums_step(a, packed, a_zero_point, acc), out, finish
     flip = flip_of(a.dtype)
     zero = _validate.code("a_zero_point", a_zero_point, a.dtype) + flip
     right = packed.product(zero, (float(a_scale), float(out_scale)), target)
@@ -312,9 +312,9 @@ def _product(
     return packed._kernels.gemm.product(a, *a.shape, flip, False, False, right, out), out, None
 
 
-def sums_step(a, shape, packed, a_zero_point, out):
+def _sums_step(a, packed, a_zero_point, out):
     """Return the step that writes the sums of a left operand of (M, K) codes into `out`."""
     flip = flip_of(a.dtype)
     zero = _validate.code("a_zero_point", a_zero_point, a.dtype) + flip
     right = packed.product(zero)
-    return packed._kernels.gemm.product(a, *shape, flip, False, False, right, out)
+    return packed._kernels.gemm.product(a, *a.shape, flip, False, False, right, out)

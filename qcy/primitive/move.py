@@ -1,7 +1,5 @@
 """Codes moved and not changed: axes in another order, arrays side by side."""
 
-from functools import partial
-
 import numpy as np
 
 from qcy import _kernels, _validate
@@ -53,7 +51,7 @@ def permute_q8(codes, axes, *, out=None, n_threads=None):
     return step, out, None
 
 
-@partial(bindable, n_read=1)
+@bindable
 def beside_q8(codes, out_shape, axis, start, *, out=None, n_threads=None):
     """Write codes into a part of a larger array, along one axis.
 

@@ -6,7 +6,7 @@ from qcy import _kernels, _validate
 from qcy.primitive.binding import bindable
 from qcy.primitive.codes import flip_of, output_target
 from qcy.primitive.packed import MAX_SUM
-from qcy.primitive.windows import Window, from_nhwc, layout_shape, split_shape, to_nhwc
+from qcy.primitive.windows import Window, bring_back, layout_shape, split_shape, to_nhwc
 
 
 @bindable
@@ -53,7 +53,7 @@ def max_pool2d_q8(
     step = _kernels.active.pool.max_pool(
         to_nhwc(x, layout), len(x), sizes, flip_of(x.dtype), direct
     )
-    return step, out, _finish(direct, layout, out)
+    return step, out, bring_back(direct, layout, out)
 
 
 @bindable
@@ -127,7 +127,7 @@ def avg_pool2d_q8(
         to_nhwc(x, layout), len(x), sizes, flip, bool(count_include_pad), x_zero_point + flip,
         multipliers, target, direct,
     )
-    return step, out, _finish(direct, layout, out)
+    return step, out, bring_back(direct, layout, out)
 
 
 def _sizes(x, kernel_size, stride, padding, dilation, layout):
@@ -144,11 +144,6 @@ def _sizes(x, kernel_size, stride, padding, dilation, layout):
             f"{dilation} over {height}x{width}"
         )
     return sizes, layout_shape(layout, n, *sizes[3:5], channels)
-
-
-def _finish(direct, layout, out):
-    """Return what brings a channels-last result into `out`, or None if it is there."""
-    return None if layout == "NHWC" else lambda n_threads: from_nhwc(direct, layout, out)
 
 
 def _direct(out, layout):

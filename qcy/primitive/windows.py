@@ -95,6 +95,11 @@ def from_nhwc(x, layout, out=None):
     return out
 
 
+def bring_back(direct, layout, out):
+    """Return how a channels-last result gets into `out` when it is there; None if it is `out`."""
+    return None if layout == "NHWC" else lambda n_threads: from_nhwc(direct, layout, out)
+
+
 def _reorder(x, axes, channel_axis):
     """Return the place of images with their axes in another order."""
     channels = x.shape[channel_axis]
