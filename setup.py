@@ -34,7 +34,8 @@ MODULES = [
 KERNELS = [
     f"qcy._kernels.{name}"
     for name in (
-        "tensor", "gemm", "conv", "depthwise", "columns", "quantize", "elementwise", "pool", "move",
+        "tensor", "gemm", "conv", "depthwise", "columns", "quantize", "elementwise", "norm",
+        "attention", "pool", "move",
     )
 ]
 

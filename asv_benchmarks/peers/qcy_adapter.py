@@ -185,6 +185,12 @@ class Adapter:
             layer = nn.GlobalAvgPool2D(**image)
         elif node.op == "flatten":
             layer = nn.Flatten(**image)
+        elif node.op == "layernorm":
+            layer = nn.LayerNorm(node.w, node.b)
+        elif node.op == "attention":
+            layer = nn.Attention(node.a["heads"])
+        elif node.op == "gelu":
+            layer = nn.GELU()
         else:
             raise NotAvailable(f"no layer for {node.op}")
         if act is None:

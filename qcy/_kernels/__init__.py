@@ -32,6 +32,8 @@ class Kernels:
     columns: ModuleType
     quantize: ModuleType
     elementwise: ModuleType
+    norm: ModuleType
+    attention: ModuleType
     pool: ModuleType
     move: ModuleType
 

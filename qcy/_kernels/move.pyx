@@ -1,4 +1,4 @@
-"""Codes moved and not changed: axes in another order, arrays side by side."""
+"""Codes moved and not changed: axes in another order, arrays side by side, rows by number."""
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
@@ -107,4 +107,55 @@ def beside(object source, Py_ssize_t n_rows, Py_ssize_t n_bytes, Py_ssize_t stri
     p.offset = offset
     step = new_step(_run_beside, &p, sizeof(p), owners)
     step.most_threads = 1
+    return step
+
+
+# ------------------------------------------------------------------------------- rows by number
+
+cdef struct take_t:
+    place_t index
+    place_t out
+    const uint8_t* rows
+    Py_ssize_t n_taken
+    Py_ssize_t n_rows
+    Py_ssize_t n_bytes          # of a row
+
+
+cdef long _run_take(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    """Return how many indices are no numbers of rows; they take the first."""
+    cdef const take_t* p = <const take_t*> args
+    cdef const float* index = <const float*> at(p.index, memories)
+    cdef uint8_t* out = <uint8_t*> at(p.out, memories)
+    cdef Py_ssize_t i, row
+    cdef long n_bad = 0
+    for i in range(p.n_taken):
+        row = 0
+        if 0 <= index[i] < p.n_rows:        # false for a NaN
+            row = <Py_ssize_t> index[i]
+            n_bad += row != index[i]
+        else:
+            n_bad += 1
+        memcpy(out + i * p.n_bytes, p.rows + row * p.n_bytes, p.n_bytes)
+    return n_bad
+
+
+def take(
+    object index,                       # (n_taken,) float32
+    Py_ssize_t n_taken,
+    const uint8_t[:, ::1] rows,
+    object out,                         # (n_taken, bytes of a row)
+):
+    """Return the step that copies rows by their numbers."""
+    cdef take_t p
+    cdef Step step
+    cdef list owners = [rows]
+    p.index = place_of(index, owners)
+    p.out = place_of(out, owners)
+    p.rows = &rows[0, 0] if rows.shape[1] else NULL
+    p.n_taken = n_taken
+    p.n_rows = rows.shape[0]
+    p.n_bytes = rows.shape[1]
+    step = new_step(_run_take, &p, sizeof(p), owners)
+    step.most_threads = 1
+    step.complaint = f"indices must be whole numbers from 0 to {p.n_rows - 1}; {{}} are not"
     return step

@@ -63,6 +63,8 @@ QCY_INLINE uint32_t qcy_load32(const uint8_t *bytes)
     return word;
 }
 
+/* qcy_reals_halve(x, n): x / 2^n for normal x whose quotient is normal, where the last nine bits of n
+ * are a number of halvings, as after adding 1.5 * 2^23. */
 /* Reals above this are all the same code. Where reals may pass 2^31, `tame` cuts them to it before
  * round_pack: a conversion that overflows gives INT_MIN, right for reals far below zero only. A NaN,
  * the sum of two infinities, becomes the lowest code. */
@@ -187,6 +189,18 @@ QCY_REALS(mul, x.lane[i] * y.lane[i])
 QCY_REALS(div, x.lane[i] / y.lane[i])
 QCY_REALS(min, x.lane[i] < y.lane[i] ? x.lane[i] : y.lane[i])
 QCY_REALS(max, x.lane[i] > y.lane[i] ? x.lane[i] : y.lane[i])
+QCY_INLINE qcy_reals qcy_reals_halve(qcy_reals x, qcy_reals n)
+{
+    uint32_t bits, count;
+    int i;
+    QCY_EACH(i) {
+        memcpy(&bits, &x.lane[i], 4);
+        memcpy(&count, &n.lane[i], 4);
+        bits -= count << 23;
+        memcpy(&x.lane[i], &bits, 4);
+    }
+    return x;
+}
 QCY_INLINE qcy_reals qcy_reals_tame(qcy_reals x) { return x; }      /* round_pack4 clamps */
 QCY_INLINE int qcy_reals_have_nan(qcy_reals x, qcy_reals y)
 {

@@ -71,6 +71,11 @@ QCY_INLINE qcy_reals qcy_reals_mul(qcy_reals x, qcy_reals y) { return vmulq_f32(
 QCY_INLINE qcy_reals qcy_reals_div(qcy_reals x, qcy_reals y) { return vdivq_f32(x, y); }
 QCY_INLINE qcy_reals qcy_reals_min(qcy_reals x, qcy_reals y) { return vminq_f32(x, y); }
 QCY_INLINE qcy_reals qcy_reals_max(qcy_reals x, qcy_reals y) { return vmaxq_f32(x, y); }
+QCY_INLINE qcy_reals qcy_reals_halve(qcy_reals x, qcy_reals n)
+{
+    return vreinterpretq_f32_s32(vsubq_s32(
+        vreinterpretq_s32_f32(x), vshlq_n_s32(vreinterpretq_s32_f32(n), 23)));
+}
 QCY_INLINE qcy_reals qcy_reals_tame(qcy_reals x)
 {
     /* Of a number and a NaN, the number. */

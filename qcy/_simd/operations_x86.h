@@ -72,6 +72,11 @@ QCY_INLINE qcy_reals qcy_reals_fma(qcy_reals x, qcy_reals y, qcy_reals z)
 {
     return _mm512_fmadd_ps(x, y, z);
 }
+QCY_INLINE qcy_reals qcy_reals_halve(qcy_reals x, qcy_reals n)
+{
+    return _mm512_castsi512_ps(_mm512_sub_epi32(
+        _mm512_castps_si512(x), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
+}
 QCY_INLINE int qcy_reals_have_nan(qcy_reals x, qcy_reals y)
 {
     return _mm512_cmp_ps_mask(x, y, _CMP_UNORD_Q) != 0;
@@ -272,6 +277,11 @@ QCY_INLINE qcy_reals qcy_reals_fma(qcy_reals x, qcy_reals y, qcy_reals z)
 {
     return _mm256_fmadd_ps(x, y, z);
 }
+QCY_INLINE qcy_reals qcy_reals_halve(qcy_reals x, qcy_reals n)
+{
+    return _mm256_castsi256_ps(_mm256_sub_epi32(
+        _mm256_castps_si256(x), _mm256_slli_epi32(_mm256_castps_si256(n), 23)));
+}
 QCY_INLINE int qcy_reals_have_nan(qcy_reals x, qcy_reals y)
 {
     return _mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_UNORD_Q)) != 0;
@@ -396,6 +406,11 @@ QCY_INLINE qcy_reals qcy_reals_max(qcy_reals x, qcy_reals y) { return _mm_max_ps
 QCY_INLINE qcy_reals qcy_reals_tame(qcy_reals x)
 {
     return _mm_min_ps(_mm_set1_ps(QCY_REAL_MAX), x);     /* the second, if that is a NaN */
+}
+QCY_INLINE qcy_reals qcy_reals_halve(qcy_reals x, qcy_reals n)
+{
+    return _mm_castsi128_ps(_mm_sub_epi32(
+        _mm_castps_si128(x), _mm_slli_epi32(_mm_castps_si128(n), 23)));
 }
 QCY_INLINE int qcy_reals_have_nan(qcy_reals x, qcy_reals y)
 {

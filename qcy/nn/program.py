@@ -6,7 +6,8 @@ from qcy import primitive
 from qcy._program import ARENA_MEMORY, Program
 from qcy._recorder import Recorder
 from qcy._step import Place
-from qcy.nn.layers import QuantizedLayer
+from qcy.nn.layers import DenseQuantized, QuantizedLayer
+from qcy.nn.layers.activations import TableQuantized
 from qcy.primitive.windows import from_nhwc, to_nhwc
 
 
@@ -41,20 +42,29 @@ class Compiled:
         for name, (shape, dtype) in zip(model.inputs, arrays, strict=True):
             values[name] = self._enter(model, name, self.recorder.port(shape, dtype))
         for node, dead in zip(model.nodes, model._last_use, strict=True):
-            if not isinstance(node.layer, QuantizedLayer):
-                raise TypeError(f"layer {node.name!r} is kept in float")
-            value = node.layer.forward_codes(*(values[name] for name in node.inputs))
-            if not isinstance(value, Place):
-                raise TypeError(f"layer {node.name!r} does not compute by primitives")
-            values[node.name] = value
+            if node.name not in values:         # the layer before it did its work
+                table = _table_after(model, node)
+                if table is None:
+                    values[node.name] = self._record(node, values)
+                else:
+                    values[table.name] = self._record(node, values, table=table.layer.table)
             for name in dead:
-                del values[name]
+                values.pop(name, None)
             self._release_all_but(values)
         self.outputs = []
         for name in model.outputs:
             self._leave(model, name, values[name], in_codes)
         self.program = Program(self.recorder)
         del self.recorder
+
+    def _record(self, node, values, **settings):
+        """Record a layer, and return the place of its output."""
+        if not isinstance(node.layer, QuantizedLayer):
+            raise TypeError(f"layer {node.name!r} is kept in float")
+        value = node.layer.forward_codes(*(values[name] for name in node.inputs), **settings)
+        if not isinstance(value, Place):
+            raise TypeError(f"layer {node.name!r} does not compute by primitives")
+        return value
 
     def _release_all_but(self, values):
         """Give back every place in the arena that no value lies in."""
@@ -64,6 +74,10 @@ class Compiled:
 
     def _enter(self, model, name, x):
         params = model.params[name]
+        if name in model.real_inputs:
+            if x.dtype != np.float32:
+                raise TypeError(f"input {name!r} is of numbers, not of codes")
+            return x
         if x.dtype == np.float32:
             x = primitive.quantize_q8(x, params.scale, params.zero_point, dtype=params.dtype)
             if params.narrow_range:
@@ -81,3 +95,13 @@ class Compiled:
         else:
             primitive.dequantize_q8(value, params.scale, params.zero_point, out=port)
         self.outputs.append((port.shape, port.dtype))
+
+
+def _table_after(model, node):
+    """Return the node whose table a product can look its codes up in at last, or None."""
+    consumers = model.consumers(node.name)
+    if type(node.layer) is DenseQuantized and node.name not in model.outputs and (
+        len(consumers) == 1 and isinstance(consumers[0].layer, TableQuantized)
+    ):
+        return consumers[0]
+    return None

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from qcy import _version
+from qcy import _validate, _version
 from qcy.nn.calibration import Calibrator
 from qcy.nn.fusion import fuse, keep_any
 from qcy.nn.layers import (
@@ -27,13 +27,16 @@ _LARGEST_RATIO = 2.0**126
 
 
 def quantize_model(
-    model, data, *, scheme=DEFAULT_SCHEME, observer=MinMaxObserver, skip=(), progress=True,
-    weight_scheme=WEIGHT_SCHEME, dtype="uint8",
+    model, data=None, *, mode="static", scheme=DEFAULT_SCHEME, observer=MinMaxObserver, skip=(),
+    progress=True, weight_scheme=WEIGHT_SCHEME, dtype="uint8",
 ):
     """Turn a float model into an 8-bit one.
 
     Folds batch norms, fuses ReLU and ReLU6, runs the data through the float model to see the range
     of every tensor, and quantizes weights to int8 and biases to int32.
+
+    With ``mode="dynamic"`` no data is needed: only dense layers change, to `DenseDynamic`, which
+    quantize what comes row by row. That is for models whose ranges cannot be known beforehand.
 
     Parameters
     ----------
@@ -41,6 +44,8 @@ def quantize_model(
     data : iterable of arrays, or an array
         Batches of calibration inputs (a tuple per batch for a model with several inputs), seen one
         at a time; a single array is cut into batches of 32. Some hundred samples are enough.
+        Not with ``mode="dynamic"``.
+    mode : {"static", "dynamic"}, default "static"
     scheme : QuantizationScheme, default ``ASYMMETRIC | PER_TENSOR``
         Of activations, which are always per tensor.
     observer : callable, default MinMaxObserver
@@ -57,6 +62,7 @@ def quantize_model(
     Returns
     -------
     QuantizedModel
+        With ``mode="dynamic"`` a `Model`.
 
     Raises
     ------
@@ -81,6 +87,12 @@ def quantize_model(
     unknown = skip - {node.name for node in model.nodes}
     if unknown:
         raise ValueError(f"skip must name layers of the model, got {sorted(unknown)}")
+    if _validate.choice("mode", mode, ("static", "dynamic")) == "dynamic":
+        if data is not None:
+            raise ValueError('data is for mode="static": with mode="dynamic" nothing is calibrated')
+        return _dynamic(fuse(model, keep=skip), skip, weight_scheme)
+    if data is None:
+        raise TypeError('data must be given, but for mode="dynamic"')
     layout = _layout(model)
     fused = fuse(model, keep=skip)
     calibrator = Calibrator(fused, observer=observer, scheme=scheme, dtype=dtype)
@@ -90,6 +102,17 @@ def quantize_model(
         if is_first and calibrator.n_samples:
             _check_folds(model, fused, batch)
     return convert(fused, calibrator, skip=skip, weight_scheme=weight_scheme, layout=layout)
+
+
+def _dynamic(fused, skip, weight_scheme):
+    """Return a fused model whose dense layers have 8-bit weights."""
+    nodes = []
+    for node in fused.nodes:
+        layer = node.layer
+        if type(layer) is Dense and not keep_any(node, skip):
+            layer = layer.dynamic(weight_scheme)
+        nodes.append(Node(node.name, layer, node.inputs, node.covers))
+    return Model(nodes, fused.outputs, fused.inputs)
 
 
 def convert(fused, calibrator, *, skip=(), weight_scheme=WEIGHT_SCHEME, layout="NCHW"):

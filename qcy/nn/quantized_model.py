@@ -170,6 +170,14 @@ class QuantizedModel(Graph):
         program = Compiled(self, [(shape, np.float32) for shape in shapes], False).program
         return {"arena_bytes": program.arena_bytes, "steps": len(program.steps)}
 
+    @property
+    def real_inputs(self):
+        """Names of the inputs that go in as they are: indices of an `Embedding`."""
+        return tuple(
+            name for name in self.inputs
+            if any(getattr(node.layer, "TAKES_REALS", False) for node in self.consumers(name))
+        )
+
     def __getstate__(self):
         return {**self.__dict__, "_programs": {}}
 
@@ -190,7 +198,8 @@ class QuantizedModel(Graph):
             if ctx is not None:
                 ctx.check()
             if isinstance(node.layer, QuantizedLayer):
-                arrays = [self._as_codes(name, values[name]) for name in node.inputs]
+                take = self._as_reals if node.layer.TAKES_REALS else self._as_codes
+                arrays = [take(name, values[name]) for name in node.inputs]
                 values[node.name] = node.forward_codes(*arrays)
             else:
                 arrays = [self._as_reals(name, values[name]) for name in node.inputs]
@@ -200,8 +209,12 @@ class QuantizedModel(Graph):
                 del values[name]
 
     def _enter(self, name, x):
-        """Take an input in: codes, channels last."""
+        """Take an input in: codes, channels last; or the reals that it is."""
         params = self.params[name]
+        if name in self.real_inputs:
+            if isinstance(x, QuantizedTensor):
+                raise TypeError(f"input {name!r} is of numbers, not of codes")
+            return _validate.real_array("x", x)
         if isinstance(x, QuantizedTensor):
             codes = codes_in(x, params)
         else:

@@ -260,12 +260,18 @@ def lookup_q8(codes, table, *, out=None, n_threads=None):
     array([255, 254,   0], dtype=uint8)
     """
     codes = _validate.q8_array("codes", codes)
-    table = _validate.q8_array("table", table, 1)
-    if table.size != 256:
-        raise ValueError(f"table must have 256 entries, got {table.size}")
+    table = code_table(table)
     out = _validate.output("out", out, codes.shape, table.dtype)
     step = _kernels.active.elementwise.lookup(codes, codes.size, by_byte(table, codes.dtype), out)
     return step, out, None
+
+
+def code_table(table):
+    """Check a table of equation (17)."""
+    table = _validate.q8_array("table", table, 1)
+    if table.size != 256:
+        raise ValueError(f"table must have 256 entries, got {table.size}")
+    return table
 
 
 def by_byte(table, dtype):

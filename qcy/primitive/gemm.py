@@ -5,7 +5,7 @@ import numpy as np
 from qcy import _validate
 from qcy._step import check_apart
 from qcy.primitive.binding import bindable
-from qcy.primitive.codes import flip_of, output_target, requantize_q8
+from qcy.primitive.codes import by_byte, code_table, flip_of, output_target, requantize_q8
 from qcy.primitive.packed import PackedWeights
 from qcy.primitive.packing import pack_q8, resolve
 
@@ -13,7 +13,8 @@ from qcy.primitive.packing import pack_q8, resolve
 @bindable
 def gemm_nn_q8(
     a, b, *, a_scale, b_scale=None, out_scale, a_zero_point=0, b_zero_point=0, out_zero_point=0,
-    bias=None, out_dtype="uint8", rounding="nearest_even", clamp=None, out=None, n_threads=None,
+    bias=None, out_dtype="uint8", rounding="nearest_even", clamp=None, table=None, out=None,
+    n_threads=None,
 ):
     """Multiply two matrices of codes and requantize the result.
 
@@ -43,14 +44,17 @@ def gemm_nn_q8(
     clamp : (int, int), optional
         Smallest and largest output code, as a fused activation needs: ReLU is
         ``(out_zero_point, qmax)``.
-    out : (M, N) array of `out_dtype`, optional
+    table : (256,) array, int8 or uint8, optional
+        Of a function that comes last, equation (17): entry i is for the code ``qmin + i`` of
+        `out_dtype`. Only with rounding to nearest even.
+    out : (M, N) array of `out_dtype`, or of the table's dtype, optional
         Where to write the result; C-ordered, writable, apart from the inputs.
     n_threads : int, optional
         Threads to use. Default: see `qcy.threads`.
 
     Returns
     -------
-    (M, N) array of `out_dtype`
+    (M, N) array of `out_dtype`, or of the table's dtype
         This is `out`, if given.
 
     Raises
@@ -75,7 +79,7 @@ def gemm_nn_q8(
     packed = _resolve(b, b_scale, b_zero_point, bias, True)
     return _product(
         a, packed, a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp,
-        out,
+        out, table,
     )
 
 
@@ -279,23 +283,30 @@ def _resolve(b, scale, zero_point, bias, needs_scale):
 
 
 def _product(
-    a, packed, a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp, out
+    a, packed, a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp, out,
+    table=None,
 ):
     """Plan a product with output in codes."""
     _validate.same_inner(a.shape, packed.shape)
     settings = (a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp)
+    if table is not None:
+        table = code_table(table)
+        settings = (*settings, table.dtype, table.tobytes())
     known = packed.kept(("gemm", a.dtype, settings))
     if known is not None:               # checked before
-        out_dtype, flip, right = known
-        out = _validate.output("out", out, (a.shape[0], packed.shape[1]), out_dtype)
+        written, flip, right = known
+        out = _validate.output("out", out, (a.shape[0], packed.shape[1]), written)
         return packed._kernels.gemm.product(a, *a.shape, flip, False, False, right, out), out, None
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
-    out = _validate.output("out", out, (a.shape[0], packed.shape[1]), out_dtype)
+    written = out_dtype if table is None else table.dtype
+    out = _validate.output("out", out, (a.shape[0], packed.shape[1]), written)
     a_scale = _validate.scale("a_scale", a_scale, 0)
     out_scale = _validate.scale("out_scale", out_scale, 0)
     _validate.choice("rounding", rounding, _validate.ROUNDINGS)
     target = output_target(out_dtype, out_zero_point, clamp)
     if rounding != "nearest_even":
+        if table is not None:
+            raise ValueError(f"table needs rounding='nearest_even', got {rounding!r}")
         acc = np.empty(out.shape, np.int32)
 
         def finish(n_threads):
@@ -307,8 +318,9 @@ def _product(
         return _sums_step(a, packed, a_zero_point, acc), out, finish
     flip = flip_of(a.dtype)
     zero = _validate.code("a_zero_point", a_zero_point, a.dtype) + flip
-    right = packed.product(zero, (float(a_scale), float(out_scale)), target)
-    packed.keep(("gemm", a.dtype, settings), (out_dtype, flip, right))
+    entries = None if table is None else by_byte(table, out_dtype).tobytes()
+    right = packed.product(zero, (float(a_scale), float(out_scale)), target, entries)
+    packed.keep(("gemm", a.dtype, settings), (written, flip, right))
     return packed._kernels.gemm.product(a, *a.shape, flip, False, False, right, out), out, None
 
 

@@ -1,9 +1,12 @@
-"""Codes moved and not changed: axes in another order, arrays side by side."""
+"""Codes moved and not changed: axes in another order, arrays side by side, rows by number."""
 
 import numpy as np
 
 from qcy import _kernels, _validate
 from qcy.primitive.binding import bindable
+
+#: Rows of a table, so that float32 counts them.
+MOST_ROWS = 2**24
 
 
 @bindable
@@ -97,4 +100,43 @@ def beside_q8(codes, out_shape, axis, start, *, out=None, n_threads=None):
         codes, int(np.prod(codes.shape[:axis], dtype=np.int64)), codes.shape[axis] * inner,
         shape[axis] * inner, start * inner, out,
     )
+    return step, out, None
+
+
+@bindable
+def embed_q8(indices, rows, *, out=None, n_threads=None):
+    """Take rows of a table by their numbers.
+
+    Parameters
+    ----------
+    indices : array of whole numbers
+        Taken as float32.
+    rows : (n_rows, n_features) array, int8 or uint8
+        At most 2**24 rows, which float32 can still count.
+    out : (..., n_features) array of the rows' dtype, optional
+    n_threads : int, optional
+
+    Returns
+    -------
+    (..., n_features) array of the rows' dtype
+        One row for each index.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or an index is not the number of a row.
+
+    Examples
+    --------
+    >>> embed_q8([1, 0, 1], np.array([[5, 6], [7, 8]], np.uint8))
+    array([[7, 8],
+           [5, 6],
+           [7, 8]], dtype=uint8)
+    """
+    indices = _validate.real_array("indices", indices)
+    rows = _validate.q8_array("rows", rows, 2)
+    if not 1 <= len(rows) <= MOST_ROWS:
+        raise ValueError(f"rows must be 1 to {MOST_ROWS}, got shape {rows.shape}")
+    out = _validate.output("out", out, (*indices.shape, rows.shape[1]), rows.dtype)
+    step = _kernels.active.move.take(indices, indices.size, rows.view(np.uint8), out)
     return step, out, None

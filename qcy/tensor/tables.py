@@ -47,6 +47,11 @@ def sigmoid(real):
     return power / (1 + power)
 
 
+def gelu(real):
+    """Return ``real`` times the normal distribution's integral up to it."""
+    return 0.5 * real * math.erfc(-real / math.sqrt(2))
+
+
 def sigmoid_params(dtype):
     """Return the fixed output parameters of sigmoid and softmax: ``(1/256, qmin)``."""
     dtype = np.dtype(dtype)

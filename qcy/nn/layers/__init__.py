@@ -2,20 +2,23 @@
 
     base.py         Layer, QuantizedLayer
     weights.py      quantizing weights and biases
-    dense.py conv.py norm.py activations.py pooling.py shape.py merge.py
+    dense.py conv.py norm.py activations.py pooling.py shape.py merge.py attention.py
+    embedding.py
     adaptive.py     one door for both kinds of tensor
 """
 
 from qcy.nn.layers.activations import (
-    ReLU, ReLU6, ReLU6Quantized, ReLUQuantized, Sigmoid, SigmoidQuantized, Softmax,
+    GELU, GELUQuantized, ReLU, ReLU6, ReLU6Quantized, ReLUQuantized, Sigmoid, SigmoidQuantized, Softmax,
     SoftmaxQuantized, Tanh, TanhQuantized,
 )
 from qcy.nn.layers.adaptive import AdaptiveLayer
+from qcy.nn.layers.attention import Attention, AttentionQuantized
 from qcy.nn.layers.base import Layer, QuantizedLayer
 from qcy.nn.layers.conv import Conv2D, Conv2DQuantized, ConvTranspose2D, ConvTranspose2DQuantized
-from qcy.nn.layers.dense import Dense, DenseQuantized
+from qcy.nn.layers.dense import Dense, DenseDynamic, DenseQuantized
+from qcy.nn.layers.embedding import Embedding, EmbeddingQuantized
 from qcy.nn.layers.merge import Add, AddQuantized, Concat, ConcatQuantized
-from qcy.nn.layers.norm import BatchNorm, BatchNormQuantized
+from qcy.nn.layers.norm import BatchNorm, BatchNormQuantized, LayerNorm, LayerNormQuantized
 from qcy.nn.layers.pooling import (
     AvgPool2D, AvgPool2DQuantized, GlobalAvgPool2D, GlobalAvgPool2DQuantized, MaxPool2D,
     MaxPool2DQuantized,
@@ -26,12 +29,13 @@ from qcy.nn.layers.shape import (
 )
 
 __all__ = [
-    "AdaptiveLayer", "Add", "AddQuantized", "AvgPool2D", "AvgPool2DQuantized", "BatchNorm",
-    "BatchNormQuantized", "Concat", "ConcatQuantized", "Conv2D", "Conv2DQuantized",
-    "ConvTranspose2D", "ConvTranspose2DQuantized", "Dense", "DenseQuantized", "Dropout",
-    "DropoutQuantized", "Flatten", "FlattenQuantized", "GlobalAvgPool2D",
-    "GlobalAvgPool2DQuantized", "Identity", "IdentityQuantized", "Layer", "MaxPool2D",
-    "MaxPool2DQuantized", "QuantizedLayer", "ReLU", "ReLU6", "ReLU6Quantized", "ReLUQuantized",
-    "Reshape", "ReshapeQuantized", "Sigmoid", "SigmoidQuantized", "Softmax", "SoftmaxQuantized",
-    "Tanh", "TanhQuantized",
+    "AdaptiveLayer", "Add", "AddQuantized", "Attention", "AttentionQuantized", "AvgPool2D",
+    "AvgPool2DQuantized", "BatchNorm", "BatchNormQuantized", "Concat", "ConcatQuantized",
+    "Conv2D", "Conv2DQuantized", "ConvTranspose2D", "ConvTranspose2DQuantized", "Dense",
+    "DenseDynamic", "DenseQuantized", "Dropout", "DropoutQuantized", "Embedding",
+    "EmbeddingQuantized", "Flatten", "FlattenQuantized", "GELU", "GELUQuantized",
+    "GlobalAvgPool2D", "GlobalAvgPool2DQuantized", "Identity", "IdentityQuantized", "Layer",
+    "LayerNorm", "LayerNormQuantized", "MaxPool2D", "MaxPool2DQuantized", "QuantizedLayer",
+    "ReLU", "ReLU6", "ReLU6Quantized", "ReLUQuantized", "Reshape", "ReshapeQuantized",
+    "Sigmoid", "SigmoidQuantized", "Softmax", "SoftmaxQuantized", "Tanh", "TanhQuantized",
 ]

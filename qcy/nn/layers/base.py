@@ -129,6 +129,8 @@ class QuantizedLayer(Layer):
     """
 
     SETTINGS = ("in_params", "out_params")
+    #: Whether the inputs are numbers and not codes: indices.
+    TAKES_REALS = False
 
     def __init__(self, in_params, out_params):
         several = isinstance(in_params, (tuple, list))
@@ -171,7 +173,7 @@ class QuantizedLayer(Layer):
         for x, params in zip(inputs, self.in_params, strict=True):
             if not isinstance(x, QuantizedTensor):
                 raise TypeError(f"quantized_forward takes QuantizedTensors, got {type(x).__name__}")
-            codes.append(codes_in(x, params))
+            codes.append(x.dequantize().data if self.TAKES_REALS else codes_in(x, params))
         return QuantizedTensor(self.forward_codes(*codes), self.out_params)
 
     def forward_codes(self, *codes, out=None):
@@ -181,7 +183,8 @@ class QuantizedLayer(Layer):
     def _forward(self, *inputs):
         """Convert at the edges: reals in, reals out."""
         codes = [
-            to_codes(x, params) for x, params in zip(inputs, self.in_params, strict=True)
+            x if self.TAKES_REALS else to_codes(x, params)
+            for x, params in zip(inputs, self.in_params, strict=True)
         ]
         return to_reals(self.forward_codes(*codes), self.out_params)
 

@@ -8,6 +8,8 @@ from qcy.nn.layers.weights import (
     WEIGHT_SCHEME, channel_array, check_multipliers, float_array, quantize_weight,
 )
 
+from qcy.tensor.quantization import QuantizationParams
+
 
 class Dense(Layer):
     """``y = x @ weight + bias``, over the last axis of up to three.
@@ -54,6 +56,71 @@ class Dense(Layer):
             codes, params.scale, bias, in_params, out_params,
             weight_zero_point=params.zero_point, activation=self.activation,
         )
+
+    def dynamic(self, weight_scheme=WEIGHT_SCHEME):
+        """Return a `DenseDynamic`: int8 weights, and no need to know the inputs beforehand."""
+        if not weight_scheme.is_symmetric:
+            raise ValueError(f"weight_scheme must be symmetric, got {weight_scheme}")
+        axis = 1 if weight_scheme.is_per_channel else None
+        params = QuantizationParams.from_range(
+            self.weight.min(axis=None if axis is None else 0, initial=0),
+            self.weight.max(axis=None if axis is None else 0, initial=0),
+            "int8", weight_scheme, axis,
+        )
+        codes = primitive.quantize_q8(
+            self.weight, params.scale, params.zero_point, axis=axis, dtype="int8"
+        )
+        return DenseDynamic(
+            np.maximum(codes, params.qmin), params.scale, self.bias, activation=self.activation
+        )
+
+
+class DenseDynamic(Layer):
+    """`Dense` with 8-bit weights, whose input is quantized row by row as it comes, equation (22).
+
+    Reals in and out. Each row of the input gets a scale and a zero point of its own, equation (6).
+
+    Parameters
+    ----------
+    weight : (n_in, n_out) array, int8
+    weight_scale : float or (n_out,) array
+    bias : (n_out,) array, optional
+    activation : {None, "relu", "relu6"}
+
+    Examples
+    --------
+    >>> layer = Dense([[1.0], [-0.5]]).dynamic()
+    >>> layer([[1.0, 0.5], [100.0, 50.0]]).round(1)
+    array([[ 0.8],
+           [75. ]], dtype=float32)
+    """
+
+    SETTINGS = ("activation",)
+    ARRAYS = ("weight", "weight_scale", "bias")
+
+    def __init__(self, weight, weight_scale, bias=None, *, activation=None):
+        self._packed = primitive.pack_q8(weight, b_scale=weight_scale)
+        if self._packed.dtype != np.int8:
+            raise TypeError(f"weight must be int8, got {self._packed.dtype}")
+        self.bias = channel_array("bias", bias, self._packed.shape[1])
+        self.activation = _validate.choice("activation", activation, ACTIVATIONS)
+
+    @property
+    def weight(self):
+        """(n_in, n_out) int8 codes."""
+        return self._packed.codes
+
+    @property
+    def weight_scale(self):
+        """Real size of one weight step: float32, 0-d or (n_out,)."""
+        return self._packed.scale
+
+    def _forward(self, x):
+        n_in, n_out = self._packed.shape
+        _check_features(x, n_in)
+        rows = x.reshape(int(np.prod(x.shape[:-1])), n_in)
+        y = primitive.gemm_dynamic_q8(rows, self._packed, bias=self.bias)
+        return activate(y, self.activation).reshape(*x.shape[:-1], n_out)
 
 
 class DenseQuantized(QuantizedLayer):
@@ -106,15 +173,15 @@ class DenseQuantized(QuantizedLayer):
         """(n_out,) int32, or None."""
         return self._packed.bias
 
-    def forward_codes(self, x, out=None):
-        """Compute the layer on plain arrays of codes."""
+    def forward_codes(self, x, out=None, table=None):
+        """Compute the layer on plain arrays of codes; `table` is of a layer that follows."""
         n_in, n_out = self._packed.shape
         _check_features(x, n_in)
         y = primitive.gemm_nn_q8(
             x.reshape(int(np.prod(x.shape[:-1])), n_in), self._packed,
             a_scale=self.in_params[0].scale, a_zero_point=self.in_params[0].zero_point,
             out_scale=self.out_params.scale, out_zero_point=self.out_params.zero_point,
-            out_dtype=self.out_params.dtype, clamp=self._clamp, out=out,
+            out_dtype=self.out_params.dtype, clamp=self._clamp, table=table, out=out,
         )
         return y.reshape(*x.shape[:-1], n_out)
 

@@ -1,4 +1,4 @@
-"""Batch normalization as it stands at inference, in float and in 8 bits."""
+"""Batch normalization as it stands at inference, and layer normalization; in float and in 8 bits."""
 
 import numpy as np
 
@@ -120,6 +120,90 @@ class BatchNormQuantized(QuantizedLayer):
             out_dtype=self.out_params.dtype, clamp=self._clamp, layout="NHWC",
         ).reshape(rows.shape)
         return y if channels_last else np.ascontiguousarray(np.moveaxis(y, -1, 1))
+
+
+class LayerNorm(Layer):
+    """``y = gamma * (x - mean) / sqrt(variance + epsilon) + beta``, over the last axis.
+
+    Parameters
+    ----------
+    gamma, beta : (C,) array
+    epsilon : float, default 1e-5
+
+    Raises
+    ------
+    TypeError, ValueError
+        If lengths differ, a value is not finite, or epsilon is negative.
+
+    References
+    ----------
+    .. [1] J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", arXiv:1607.06450.
+
+    Examples
+    --------
+    >>> LayerNorm(gamma=[1.0, 1.0], beta=[0.0, 1.0], epsilon=0.0)([[3.0, 5.0]])
+    array([[-1.,  2.]], dtype=float32)
+    """
+
+    SETTINGS = ("epsilon",)
+    ARRAYS = ("gamma", "beta")
+
+    def __init__(self, gamma, beta, *, epsilon=1e-5):
+        self.gamma = float_array("gamma", gamma, 1)
+        self.beta = channel_array("beta", beta, self.gamma.size)
+        self.epsilon = _validate.real("epsilon", epsilon)
+        if not self.epsilon >= 0:
+            raise ValueError(f"epsilon must not be negative, got {self.epsilon}")
+
+    def _forward(self, x):
+        _check_features(x, self.gamma.size)
+        centred = x - x.mean(axis=-1, keepdims=True)
+        spread = np.square(centred).mean(axis=-1, keepdims=True) + np.float32(self.epsilon)
+        # Where all are equal and epsilon is 0, they are at the mean.
+        root = np.sqrt(spread, where=spread > 0, out=np.ones_like(spread))
+        return centred / root * self.gamma + self.beta
+
+    def quantized(self, in_params, out_params):
+        """Return a `LayerNormQuantized`."""
+        return LayerNormQuantized(
+            self.gamma, self.beta, in_params, out_params, epsilon=self.epsilon
+        )
+
+
+class LayerNormQuantized(QuantizedLayer):
+    """8-bit `LayerNorm`: exact integer sums, four roundings to float32, one to codes, equation (24).
+
+    Parameters
+    ----------
+    gamma, beta : (C,) array, float32
+    in_params, out_params : QuantizationParams
+    epsilon : float, default 1e-5
+    """
+
+    SETTINGS = ("in_params", "out_params", "epsilon")
+    ARRAYS = LayerNorm.ARRAYS
+
+    def __init__(self, gamma, beta, in_params, out_params, *, epsilon=1e-5):
+        super().__init__(in_params, out_params)
+        plain = LayerNorm(gamma, beta, epsilon=epsilon)
+        self.gamma, self.beta, self.epsilon = plain.gamma, plain.beta, plain.epsilon
+
+    def forward_codes(self, x, out=None):
+        """Compute the layer on plain arrays of codes."""
+        _check_features(x, self.gamma.size)
+        return primitive.layer_norm_q8(
+            x, self.gamma, self.beta, scale=self.in_params[0].scale,
+            out_scale=self.out_params.scale, out_zero_point=self.out_params.zero_point,
+            epsilon=self.epsilon, out_dtype=self.out_params.dtype, out=out,
+        )
+
+
+def _check_features(x, n):
+    """Check the last axis. Four axes are an image, whose last axis depends on its layout."""
+    if not 1 <= x.ndim <= 3 or x.shape[-1] != n:
+        raise ValueError(
+            f"x must have 1 to 3 dimensions and {n} features in the last, got shape {x.shape}"
+        )
 
 
 def _channel_shape(x, layout, channels):
