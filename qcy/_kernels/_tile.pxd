@@ -19,6 +19,9 @@ cdef extern from "microkernel.h":
     ctypedef struct qcy_tile:
         Py_ssize_t n_taps
         Py_ssize_t depth
+        Py_ssize_t row_step
+        Py_ssize_t tap_step
+        Py_ssize_t tap_bytes
         const uint8_t* blank
         const int8_t* panel
         const int32_t* offset
@@ -36,7 +39,7 @@ cdef extern from "microkernel.h":
         uint8_t high
         uint8_t flip
         uint8_t is_wild
-    ctypedef void (*qcy_tile_function)(const uint8_t** taps, const qcy_tile* tile) noexcept nogil
+    ctypedef void (*qcy_tile_function)(const uint8_t** rows, const qcy_tile* tile) noexcept nogil
     qcy_tile_function qcy_tile_for(int vectors, Py_ssize_t n_rows, int* height) noexcept nogil
 
 cdef enum:
@@ -46,11 +49,13 @@ cdef enum:
     LEFT_BYTES = 4 // QCY_GROUP
 
 
-# Some rows of the left operand: evenly spaced, or each tap of each row by itself.
+# Some rows of the left operand: evenly spaced; or each by itself, its taps evenly spaced; or each tap
+# of each row by itself.
 cdef struct rows_t:
     const uint8_t* first
     Py_ssize_t stride           # bytes
-    const uint8_t** taps        # row after row; or NULL
+    const uint8_t** pointers    # to rows, or to taps row after row; or NULL
+    Py_ssize_t tap_bytes        # between the taps of a row; 0: each has a pointer
     const uint8_t* blank        # a tap that lies here adds nothing; or NULL
     const int32_t* term         # one for each row, with product_t.row_weight
     const float* scale          # one for each row, with product_t.bias
@@ -117,11 +122,17 @@ cdef inline void multiply_rows(
     )
     cdef int height = 0, vectors
     cdef const uint8_t* even[QCY_ROWS_MAX]
-    cdef const uint8_t** taps
+    cdef const uint8_t** pointers
+    cdef Py_ssize_t per_row = 1
     cdef qcy_tile_function multiply
     cdef qcy_tile tile
     tile.n_taps = product.n_taps
     tile.depth = product.depth * LEFT_BYTES
+    if rows.pointers != NULL and rows.tap_bytes == 0:
+        per_row = product.n_taps
+    tile.row_step = per_row
+    tile.tap_step = 0 if per_row == 1 else 1
+    tile.tap_bytes = rows.tap_bytes
     tile.blank = rows.blank
     tile.row_term = NULL
     tile.row_scale = NULL
@@ -150,10 +161,10 @@ cdef inline void multiply_rows(
         i = 0
         while i < rows.n:
             multiply = qcy_tile_for(vectors, rows.n - i, &height)
-            if rows.taps != NULL:
-                taps = rows.taps + i * product.n_taps
+            if rows.pointers != NULL:
+                pointers = rows.pointers + i * per_row
             else:
-                taps = even
+                pointers = even
                 for r in range(height):
                     even[r] = rows.first + (i + r) * rows.stride
             if rows.term != NULL:
@@ -161,5 +172,5 @@ cdef inline void multiply_rows(
             if rows.scale != NULL:
                 tile.row_scale = rows.scale + i
             tile.out = out + (i * out_stride + column) * width
-            multiply(taps, &tile)
+            multiply(pointers, &tile)
             i += height

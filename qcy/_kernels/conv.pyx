@@ -8,11 +8,14 @@ a. A tile of the product takes its rows tap by tap, through pointers. So a convo
 b. Where codes must be made uint8, or 16 bits wide, or where few channels would make short taps,
    the rows of the image under some output rows are copied first, with a border: PADDED. A tap is
    then a whole kernel row, which lies in one piece.
-c. GATHERED is the general way: the window of each output pixel is copied into a row of a matrix.
-d. Groups take turns. Depthwise convolution has a loop of its own: depthwise.pyx.
+c. Where a kernel row is short and no multiple of a word, words would be wasted on its end. Then
+   weights are packed without gaps between kernel rows, and the windows of a few output pixels at a
+   time are brought together from a PADDED copy: WHOLE.
+d. GATHERED is the general way: the window of each output pixel is copied into a row of a matrix.
+e. Groups take turns. Depthwise convolution has a loop of its own: depthwise.pyx.
 """
 from libc.stdint cimport int16_t, int32_t, uint8_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from qcy._kernels._tile cimport (
     LEFT_BYTES, WHOLE_TILES, copy_left, multiply_rows, n_panels, out_bytes,
@@ -28,7 +31,9 @@ from qcy._threads cimport parallel_for
 cdef enum:
     DIRECT
     PADDED
+    WHOLE
     GATHERED
+    WHOLE_PIXELS = 48           # windows that are brought together at a time, a multiple of tiles
     BLOCK_BYTES = 131072        # of images or windows that a task copies, or reads, at a time
     MOST_PIXELS = 120           # of a DIRECT block: their pointers stay in the first-level cache
     FEW_CHANNELS = 64           # up to here a tap of one cell is too short
@@ -47,7 +52,8 @@ cdef struct conv_t:
     Py_ssize_t n_images
     Py_ssize_t n_groups
     Py_ssize_t depth            # channels of a group
-    Py_ssize_t row_depth        # numbers of a kernel row of one group, filled up
+    Py_ssize_t row_depth        # numbers of a kernel row of one group, filled up unless packed whole
+    Py_ssize_t window_depth     # of all kernel rows of one group, filled up
     # What one run adds:
     uint8_t** memories
     Py_ssize_t pixels_per_task  # whole output rows, unless DIRECT
@@ -74,13 +80,17 @@ cdef inline Py_ssize_t _up(Py_ssize_t size) noexcept nogil:
 cdef Py_ssize_t _copy_bytes(const conv_t* conv, Py_ssize_t n_pixels) noexcept nogil:
     """Return the bytes that are copied for some output pixels."""
     cdef const window_t* w = &conv.window
-    if conv.mode == PADDED:
-        return LEFT_BYTES * (
-            _padded_rows(w, n_pixels // w.out_width) * _padded_width(w) * w.channels
-        )
+    cdef Py_ssize_t size
     if conv.mode == GATHERED:
-        return LEFT_BYTES * n_pixels * w.kernel_height * conv.row_depth
-    return 0
+        return LEFT_BYTES * n_pixels * conv.window_depth
+    if conv.mode == DIRECT:
+        return 0
+    size = LEFT_BYTES * (
+        _padded_rows(w, n_pixels // w.out_width) * _padded_width(w) * w.channels
+    )
+    if conv.mode == WHOLE:
+        size = _up(size + 64) + LEFT_BYTES * WHOLE_PIXELS * conv.window_depth
+    return size
 
 
 cdef Py_ssize_t _scratch(const conv_t* conv, Py_ssize_t n_pixels) noexcept nogil:
@@ -135,8 +145,8 @@ cdef void _gather(
 ) noexcept nogil:
     """Write the window of one output pixel, for one group of channels."""
     cdef const window_t* w = &conv.window
-    cdef Py_ssize_t tap, x, row, column
-    cdef Py_ssize_t rest = conv.row_depth - w.kernel_width * conv.depth
+    cdef Py_ssize_t tap, x, row, column, rest = conv.row_depth - w.kernel_width * conv.depth
+    cdef Py_ssize_t end = conv.window_depth - w.kernel_height * conv.row_depth
     for tap in range(w.kernel_height):
         row = input_row(w, pixel // w.out_width, tap)
         for x in range(w.kernel_width):
@@ -151,55 +161,131 @@ cdef void _gather(
             left += conv.depth * LEFT_BYTES
         _fill_left(left, 0, rest)
         left += rest * LEFT_BYTES
+    _fill_left(left, 0, end)
+
+
+cdef inline void _bring_together(
+    const conv_t* conv, const uint8_t* copy, Py_ssize_t first, Py_ssize_t n, uint8_t* left,
+    Py_ssize_t chunk,
+) noexcept nogil:
+    """Write the windows of some pixels of a padded copy, which begins with a row of pixels.
+
+    A kernel row is copied as `chunk` bytes: what is too much is overwritten by the next one, or
+    multiplied by zero.
+    """
+    cdef const window_t* w = &conv.window
+    cdef Py_ssize_t cell = w.channels * LEFT_BYTES, line = _padded_width(w) * cell, i, tap
+    cdef Py_ssize_t column = first % w.out_width, step = w.stride_width * cell
+    cdef Py_ssize_t width = conv.row_depth * LEFT_BYTES, height = w.kernel_height
+    cdef Py_ssize_t tap_line = w.dilation_height * line
+    cdef const uint8_t* row = copy + first // w.out_width * w.stride_height * line
+    cdef const uint8_t* source
+    cdef uint8_t* to
+    for i in range(n):
+        source = row + column * step
+        to = left
+        for tap in range(height):
+            memcpy(to, source, chunk)
+            source += tap_line
+            to += width
+        left += conv.window_depth * LEFT_BYTES
+        column += 1
+        if column == w.out_width:
+            column = 0
+            row += w.stride_height * line
+
+
+cdef void _bring(
+    const conv_t* conv, const uint8_t* copy, Py_ssize_t first, Py_ssize_t n, uint8_t* left
+) noexcept nogil:
+    """Bring windows together by moves of one size that compilers know."""
+    cdef Py_ssize_t width = conv.row_depth * LEFT_BYTES
+    if width <= 8:
+        _bring_together(conv, copy, first, n, left, 8)
+    elif width <= 16:
+        _bring_together(conv, copy, first, n, left, 16)
+    elif width <= 32:
+        _bring_together(conv, copy, first, n, left, 32)
+    elif width <= 64:
+        _bring_together(conv, copy, first, n, left, 64)
+    else:
+        _bring_together(conv, copy, first, n, left, width)
 
 
 # ----------------------------------------------------------------------------------------- tasks
 
+cdef inline Py_ssize_t _line(const conv_t* conv) noexcept nogil:
+    """Return the bytes of a row of a padded copy."""
+    return _padded_width(&conv.window) * conv.window.channels * LEFT_BYTES
+
+
 cdef void _point(
     const conv_t* conv, const uint8_t* source, Py_ssize_t first, Py_ssize_t n, Py_ssize_t group,
-    const uint8_t** taps,
+    const uint8_t** pointers,
 ) noexcept nogil:
-    """Write the pointers to the taps of some pixels: into the image, or into a copy."""
+    """Write the pointers to some pixels: to each tap in the image, or to the window in a copy."""
     cdef const window_t* w = &conv.window
-    cdef Py_ssize_t n_taps = conv.product.n_taps, i, tap
-    cdef Py_ssize_t row = first // w.out_width, column = first % w.out_width
-    cdef Py_ssize_t cell = w.channels * LEFT_BYTES, line = _padded_width(w) * cell, y = 0
+    cdef Py_ssize_t row = first // w.out_width, column = first % w.out_width, i
+    cdef Py_ssize_t step = w.stride_width * w.channels * LEFT_BYTES, line = _line(conv)
     for i in range(n):
         if conv.mode == DIRECT:
-            point_at_cells(w, &conv.cells, source + group * conv.depth, row, column, taps)
-        elif conv.mode == PADDED:
-            for tap in range(n_taps):
-                taps[tap] = (
-                    source + (y * w.stride_height + tap * w.dilation_height) * line
-                    + column * w.stride_width * cell
-                )
+            point_at_cells(
+                w, &conv.cells, source + group * conv.depth, row, column,
+                pointers + i * conv.product.n_taps,
+            )
         else:
-            taps[0] = source + i * w.kernel_height * conv.row_depth * LEFT_BYTES
-        taps += n_taps
+            pointers[i] = source + column * step
         column += 1
         if column == w.out_width:
             column = 0
             row += 1
-            y += 1
+            source += 0 if conv.mode == DIRECT else w.stride_height * line
 
 
-cdef void _sum_rows(
-    const conv_t* conv, const uint8_t** taps, Py_ssize_t n, int32_t* term
-) noexcept nogil:
+cdef void _sum_rows(const conv_t* conv, const rows_t* rows, int32_t* term) noexcept nogil:
     """Sum what the tiles will read, less what only fills up."""
-    cdef const window_t* w = &conv.window
     cdef Py_ssize_t i, tap, depth = conv.depth, n_taps = conv.product.n_taps
+    cdef const uint8_t* row
     if conv.mode == PADDED:
-        depth *= w.kernel_width
+        depth *= conv.window.kernel_width
     elif conv.mode == GATHERED:
         depth = conv.product.depth          # filled up with zeros
-    for i in range(n):
+    for i in range(rows.n):
         term[i] = 0
         for tap in range(n_taps):
+            if conv.mode == DIRECT:
+                row = rows.pointers[i * n_taps + tap]
+            elif conv.mode == PADDED:
+                row = rows.pointers[i] + tap * rows.tap_bytes
+            else:
+                row = rows.first + i * rows.stride
             # May wrap, as equation (7) says.
-            term[i] = <int32_t> (
-                <unsigned int> term[i] + <unsigned int> row_sum(taps[i * n_taps + tap], depth)
-            )
+            term[i] = <int32_t> (<unsigned int> term[i] + <unsigned int> row_sum(row, depth))
+
+
+cdef void _multiply_whole(
+    const conv_t* conv, const uint8_t* copy, uint8_t* windows, Py_ssize_t n, int32_t* term,
+    Py_ssize_t first_panel, Py_ssize_t last_panel, uint8_t* out,
+) noexcept nogil:
+    """Multiply the windows of n pixels of a padded copy, some at a time."""
+    cdef Py_ssize_t n_cols = conv.product.n_cols, first = 0, i, depth = conv.depth
+    cdef rows_t rows
+    memset(&rows, 0, sizeof(rows))
+    rows.first = windows
+    rows.stride = conv.window_depth * LEFT_BYTES
+    depth *= conv.window.kernel_height * conv.window.kernel_width
+    while first < n:
+        rows.n = min(<Py_ssize_t> WHOLE_PIXELS, n - first)
+        _bring(conv, copy, first, rows.n, windows)
+        if conv.product.row_weight != NULL:
+            for i in range(rows.n):
+                term[i] = row_sum(windows + i * rows.stride, depth)
+            rows.term = term
+        multiply_rows(
+            &conv.product, &rows, first_panel, last_panel,
+            out + first * n_cols * out_bytes(&conv.product), n_cols,
+        )
+        first += rows.n
 
 
 cdef void _conv_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
@@ -213,13 +299,14 @@ cdef void _conv_task(const void* args, Py_ssize_t index, int worker) noexcept no
     cdef Py_ssize_t first = block % conv.tasks_per_image * conv.pixels_per_task
     cdef Py_ssize_t width = out_bytes(&conv.product), padded = padded_columns(n_cols), group, i
     cdef uint8_t* scratch = conv.memories[SCRATCH] + worker * conv.scratch_per_thread
-    cdef const uint8_t** taps = <const uint8_t**> scratch
+    cdef const uint8_t** pointers = <const uint8_t**> scratch
     cdef const uint8_t* x = (
         <const uint8_t*> at(conv.x, conv.memories) + image * w.height * w.width * w.channels
     )
     cdef uint8_t* out = <uint8_t*> at(conv.out, conv.memories)
     cdef int32_t* term
     cdef uint8_t* copy
+    cdef uint8_t* windows
     cdef const uint8_t* source = x
     cdef product_t product
     cdef rows_t rows
@@ -227,9 +314,10 @@ cdef void _conv_task(const void* args, Py_ssize_t index, int worker) noexcept no
     term = <int32_t*> scratch
     copy = scratch if conv.product.row_weight == NULL else scratch + _up(4 * conv.pixels_per_task)
     rows.n = min(conv.pixels_per_task, n_pixels - first)
-    rows.taps = taps
-    rows.first = NULL
-    rows.stride = 0
+    rows.pointers = NULL if conv.mode == GATHERED else pointers
+    rows.tap_bytes = w.dilation_height * _line(conv) if conv.mode == PADDED else 0
+    rows.first = copy
+    rows.stride = conv.window_depth * LEFT_BYTES
     rows.term = NULL
     rows.scale = NULL
     # A tap wholly outside the image adds nothing where 0.0 is code 0.
@@ -237,11 +325,16 @@ cdef void _conv_task(const void* args, Py_ssize_t index, int worker) noexcept no
     out += (image * n_pixels + first) * conv.n_groups * n_cols * width
     if conv.mode != DIRECT:
         source = copy
-    if conv.mode == PADDED:
+    if conv.mode == PADDED or conv.mode == WHOLE:
         _copy_padded(
             conv, x, first // w.out_width * w.stride_height - w.pad_top,
             _padded_rows(w, rows.n // w.out_width), copy,
         )
+    if conv.mode == WHOLE:
+        windows = copy + _up(_copy_bytes(conv, rows.n)
+                             - LEFT_BYTES * WHOLE_PIXELS * conv.window_depth)
+        _multiply_whole(conv, copy, windows, rows.n, term, first_panel, last_panel, out)
+        return
     for group in range(conv.n_groups):
         product = conv.product
         product.panels += group * padded * product.n_taps * padded_depth(product.depth)
@@ -252,13 +345,13 @@ cdef void _conv_task(const void* args, Py_ssize_t index, int worker) noexcept no
             for i in range(rows.n):
                 _gather(
                     conv, x, first + i, group,
-                    copy + i * w.kernel_height * conv.row_depth * LEFT_BYTES,
+                    copy + i * conv.window_depth * LEFT_BYTES,
                 )
-        if group == 0 or conv.mode == DIRECT:
-            _point(conv, source, first, rows.n, group, taps)
+        if conv.mode == DIRECT or (conv.mode == PADDED and group == 0):
+            _point(conv, source, first, rows.n, group, pointers)
         if product.row_weight != NULL:
             product.row_weight += group * padded
-            _sum_rows(conv, taps, rows.n, term)
+            _sum_rows(conv, &rows, term)
             rows.term = term
         multiply_rows(
             &product, &rows, first_panel, last_panel, out + group * n_cols * width,
@@ -274,7 +367,7 @@ cdef void _cut(conv_t* conv, int n_threads) noexcept nogil:
     if conv.mode == DIRECT:
         most = MOST_PIXELS
     else:
-        if conv.mode == PADDED:
+        if conv.mode != GATHERED:
             unit = w.out_width
         most = max(1, min(BLOCK_BYTES // max(_copy_bytes(conv, unit), 1), 2 * MOST_PIXELS // unit))
         most *= unit
@@ -310,6 +403,7 @@ def convolution(
     uint8_t fill,                   # the code that stands for 0.0, as uint8
     Py_ssize_t n_groups,
     Product right not None,         # of one group after another
+    bint is_whole,                  # weights are packed without gaps between kernel rows
     object out,                     # (B, OH, OW, groups * N), of a kind that follows from `right`
 ):
     """Return the step of a convolution."""
@@ -328,8 +422,15 @@ def convolution(
     conv.n_images = n_images
     conv.n_groups = n_groups
     conv.depth = w.channels // n_groups
-    conv.row_depth = padded_depth(w.kernel_width * conv.depth)
-    if LEFT_BYTES == 1 and flip == 0 and conv.depth % 4 == 0 and (
+    conv.row_depth = w.kernel_width * conv.depth
+    if not is_whole:
+        conv.row_depth = padded_depth(conv.row_depth)
+    conv.window_depth = padded_depth(w.kernel_height * conv.row_depth)
+    if is_whole and n_groups == 1 and w.dilation_width == 1:
+        conv.mode = WHOLE
+        conv.product.n_taps = 1
+        conv.product.depth = conv.window_depth
+    elif LEFT_BYTES == 1 and flip == 0 and conv.depth % 4 == 0 and not is_whole and (
         conv.depth > FEW_CHANNELS or n_groups > 1 or w.dilation_width > 1
         or w.kernel_height * w.kernel_width == 1
     ):
@@ -337,14 +438,14 @@ def convolution(
         conv.product.n_taps = w.kernel_height * w.kernel_width
         conv.product.depth = conv.depth
         conv.cells = find_cells(w, fill, owners)
-    elif n_groups == 1 and w.dilation_width == 1:
+    elif n_groups == 1 and w.dilation_width == 1 and not is_whole:
         conv.mode = PADDED
         conv.product.n_taps = w.kernel_height
         conv.product.depth = conv.row_depth
     else:
         conv.mode = GATHERED
         conv.product.n_taps = 1
-        conv.product.depth = w.kernel_height * conv.row_depth
+        conv.product.depth = conv.window_depth
     step = new_step(_run_conv, &conv, sizeof(conv), owners)
     products = <double> n_images * w.out_height * w.out_width * w.kernel_height * w.kernel_width
     products *= <double> conv.depth * conv.product.n_cols * n_groups

@@ -17,9 +17,9 @@ cdef extern from "elementwise.h":
     ctypedef struct qcy_dynamic:
         float scale
         int zero_point
-    int qcy_range_run(const float* x, Py_ssize_t n, float* low, float* high) noexcept nogil
+    void qcy_range_run(const float* x, Py_ssize_t n, float* low, float* high) noexcept nogil
     int qcy_dynamic_params(float low, float high, qcy_dynamic* params) noexcept nogil
-    void qcy_dynamic_run(
+    int qcy_dynamic_run(
         const float* x, Py_ssize_t n, const qcy_dynamic* params, uint8_t* codes
     ) noexcept nogil
 
@@ -33,6 +33,7 @@ cdef enum:
     BLOCK_BYTES = 262144    # of A that stay in the second-level cache while B streams past
     FEWEST_PRODUCTS = 1048576       # below it, waking threads costs more than they save
     TASKS_PER_THREAD = 8
+    ROWS_AT_ONCE = 8                # whose parameters are computed together
     FINE_TILES = WHOLE_TILES // 2   # rows of a task are a multiple of it
 
 
@@ -179,7 +180,8 @@ cdef void _gemm_task(const void* args, Py_ssize_t index, int worker) noexcept no
     cdef rows_t rows
     if gemm.product.row_weight != NULL:
         left += 8 * gemm.rows_per_block
-    rows.taps = NULL
+    rows.pointers = NULL
+    rows.tap_bytes = 0
     rows.blank = NULL
     rows.term = NULL
     rows.scale = NULL
@@ -223,30 +225,39 @@ cdef inline void _clear_rest(Py_ssize_t depth, uint8_t* left) noexcept nogil:
 cdef void _quantize_rows(
     const gemm_t* gemm, const float* x, Py_ssize_t n, int32_t* term, float* scale, uint8_t* left
 ) noexcept nogil:
-    """Quantize rows of reals, equation (6): codes, and for each row its scale and zero point."""
-    cdef qcy_dynamic params = gemm.params
-    cdef Py_ssize_t i, k
+    """Quantize rows of reals, equation (6): codes, and for each row its scale and zero point.
+
+    Ranges and parameters of some rows come first: they do not wait for each other.
+    """
+    cdef qcy_dynamic params[ROWS_AT_ONCE]
+    cdef Py_ssize_t i, k, first = 0, last
     cdef float low, high
     cdef uint8_t* codes
     cdef int16_t* wide
-    for i in range(n):
-        if gemm.per_row and (
-            qcy_range_run(x, gemm.depth, &low, &high)
-            or qcy_dynamic_params(low, high, &params)
-        ):
-            gemm.failed[0] = 1          # any thread may: it is only ever set
-        # Where numbers are 16 bits wide, codes go to the row's second half and are spread out.
-        codes = left + (LEFT_BYTES - 1) * padded_depth(gemm.depth)
-        qcy_dynamic_run(x, gemm.depth, &params, codes)
-        if LEFT_BYTES == 2:
-            wide = <int16_t*> left
-            for k in range(gemm.depth):
-                wide[k] = codes[k]
-        _clear_rest(gemm.depth, left)
-        term[i] = params.zero_point - QCY_LHS_ZERO
-        scale[i] = params.scale
-        x += gemm.depth
-        left += _left_stride(gemm)
+    cdef bint failed = False
+    while first < n:
+        last = min(n, first + ROWS_AT_ONCE)
+        for i in range(last - first):
+            params[i] = gemm.params
+            if gemm.per_row:
+                qcy_range_run(x + i * gemm.depth, gemm.depth, &low, &high)
+                failed |= qcy_dynamic_params(low, high, &params[i])
+        for i in range(last - first):
+            # Where numbers are 16 bits wide, codes go to the second half and are spread out.
+            codes = left + (LEFT_BYTES - 1) * padded_depth(gemm.depth)
+            failed |= qcy_dynamic_run(x, gemm.depth, &params[i], codes)
+            if LEFT_BYTES == 2:
+                wide = <int16_t*> left
+                for k in range(gemm.depth):
+                    wide[k] = codes[k]
+            _clear_rest(gemm.depth, left)
+            term[first + i] = params[i].zero_point - QCY_LHS_ZERO
+            scale[first + i] = params[i].scale
+            x += gemm.depth
+            left += _left_stride(gemm)
+        first = last
+    if failed:
+        gemm.failed[0] = 1              # any thread may: it is only ever set
 
 
 cdef long _run_gemm(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
@@ -263,13 +274,12 @@ cdef long _run_gemm(const void* args, uint8_t** memories, int n_threads) noexcep
     gemm.rows_per_task = gemm.n_rows
     gemm.panels_per_task = panels
     gemm.n_row_tasks = 1
-    if gemm.is_real and not gemm.per_row and (
+    if gemm.is_real and not gemm.per_row:
         qcy_range_run(
             <const float*> at(gemm.a, memories), gemm.n_rows * gemm.depth, &low, &high
         )
-        or qcy_dynamic_params(low, high, &gemm.params)
-    ):
-        return 1
+        if qcy_dynamic_params(low, high, &gemm.params):
+            return 1
     if n_threads > 1:
         n_tasks = n_threads * TASKS_PER_THREAD
         # Panels, if rows are few; but then every task makes its own copy of all rows.

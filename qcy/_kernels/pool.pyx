@@ -18,6 +18,13 @@ cdef extern from "windows.h":
         Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t pad, Py_ssize_t n,
         uint8_t x_flip, uint8_t* out,
     ) noexcept nogil
+    void qcy_max_narrow_row(
+        const uint8_t** rows, Py_ssize_t n_rows, Py_ssize_t width, Py_ssize_t n_out,
+        Py_ssize_t kernel, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t pad, Py_ssize_t n,
+        uint8_t x_flip, uint8_t* line, uint8_t* result, uint8_t* out,
+    ) noexcept nogil
+    enum:
+        QCY_BLOCK
     void qcy_mean_pixel(
         const uint8_t* first, Py_ssize_t stride, Py_ssize_t n_even, const uint8_t** taps,
         Py_ssize_t n_groups, Py_ssize_t n, uint8_t x_flip, int32_t offset, float multiplier,
@@ -45,10 +52,23 @@ cdef struct pool_t:
     Py_ssize_t scratch_per_thread
 
 
-cdef Py_ssize_t _scratch(const pool_t* pool) noexcept nogil:
-    """Return the bytes that a thread needs: a pointer for each cell, in whole groups of four."""
+cdef inline Py_ssize_t _pointers(const pool_t* pool) noexcept nogil:
+    """Return the bytes of a pointer for each cell, in whole groups of four."""
     cdef Py_ssize_t n_taps = pool.window.kernel_height * pool.window.kernel_width
     return (<Py_ssize_t> sizeof(void*) * (n_taps + 4) + 63) // 64 * 64
+
+
+cdef inline Py_ssize_t _line(const pool_t* pool, Py_ssize_t width) noexcept nogil:
+    """Return the bytes of a row of few channels, and a block more."""
+    return (width * pool.window.channels + 63) // 64 * 64 + QCY_BLOCK
+
+
+cdef Py_ssize_t _scratch(const pool_t* pool) noexcept nogil:
+    """Return the bytes that a thread needs: pointers, and two rows if channels are few."""
+    cdef Py_ssize_t size = _pointers(pool)
+    if pool.multiplier == NULL and pool.window.channels < QCY_BLOCK:
+        size += _line(pool, pool.window.width) + _line(pool, pool.window.out_width)
+    return size
 
 
 cdef void _whole_image(const void* args, Py_ssize_t index, int worker) noexcept nogil:
@@ -74,6 +94,7 @@ cdef void _max_row(const void* args, Py_ssize_t index, int worker) noexcept nogi
     cdef const window_t* w = &pool.window
     cdef Py_ssize_t n_rows = 0, y, row
     cdef uint8_t* scratch = pool.memories[SCRATCH] + worker * pool.scratch_per_thread
+    cdef uint8_t* line
     cdef const uint8_t** rows = <const uint8_t**> scratch
     cdef const uint8_t* image = <const uint8_t*> at(pool.x, pool.memories)
     cdef uint8_t* out = <uint8_t*> at(pool.out, pool.memories)
@@ -83,6 +104,14 @@ cdef void _max_row(const void* args, Py_ssize_t index, int worker) noexcept nogi
         if row >= 0:
             rows[n_rows] = image + row
             n_rows += 1
+    if w.channels < QCY_BLOCK:
+        line = scratch + _pointers(pool)
+        qcy_max_narrow_row(
+            rows, n_rows, w.width, w.out_width, w.kernel_width, w.stride_width, w.dilation_width,
+            w.pad_left, w.channels, pool.flip, line, line + _line(pool, w.width),
+            out + index * w.out_width * w.channels,
+        )
+        return
     qcy_max_row(
         rows, n_rows, w.width, w.out_width, w.kernel_width, w.stride_width, w.dilation_width,
         w.pad_left, w.channels, pool.flip, out + index * w.out_width * w.channels,

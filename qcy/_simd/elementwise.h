@@ -41,7 +41,7 @@ typedef struct {
 
 /* x / scale, up to what rounding to a code can see: x * inverse and one correction of its error.
  * tests/prove_quantize.py compares the codes with those of true division for every float32. */
-QCY_INLINE qcy_reals qcy_quotient(qcy_reals x, const qcy_quantizer *q)
+QCY_INLINE qcy_reals qcy_quotient(qcy_reals x, const qcy_quantizer *q, const int is_bounded)
 {
 #ifdef QCY_HAS_FMA
     if (!q->divide) {
@@ -49,43 +49,55 @@ QCY_INLINE qcy_reals qcy_quotient(qcy_reals x, const qcy_quantizer *q)
         const qcy_reals most = qcy_reals_set(1024.0f * q->scale);
         const qcy_reals inverse = qcy_reals_set(q->inverse);
         qcy_reals quotient, error;
-        x = qcy_reals_within(x, most);
+        if (!is_bounded) x = qcy_reals_within(x, most);
         quotient = qcy_reals_mul(x, inverse);
         error = qcy_reals_fma(quotient, qcy_reals_set(-q->scale), x);
         return qcy_reals_fma(error, inverse, quotient);
     }
+#else
+    (void)is_bounded;
 #endif
     return qcy_reals_div(x, qcy_reals_set(q->scale));
 }
 
 /* One block; returns whether a NaN was among the reals. */
-QCY_INLINE int qcy_quantize_block(const float *x, const qcy_quantizer *q, uint8_t *codes)
+QCY_INLINE int qcy_quantize_block(
+    const float *x, const qcy_quantizer *q, const int is_bounded, uint8_t *codes)
 {
     const qcy_reals x0 = qcy_reals_load(x), x1 = qcy_reals_load(x + QCY_LANES);
     const qcy_reals x2 = qcy_reals_load(x + 2 * QCY_LANES), x3 = qcy_reals_load(x + 3 * QCY_LANES);
     const int have_nan = qcy_reals_have_nan(x0, x1) | qcy_reals_have_nan(x2, x3);
-    qcy_codes_store(codes, qcy_finish(qcy_quotient(x0, q), qcy_quotient(x1, q), qcy_quotient(x2, q),
-                                      qcy_quotient(x3, q), &q->out), 4);
+    qcy_codes_store(codes, qcy_finish(
+        qcy_quotient(x0, q, is_bounded), qcy_quotient(x1, q, is_bounded),
+        qcy_quotient(x2, q, is_bounded), qcy_quotient(x3, q, is_bounded), &q->out), 4);
+    return have_nan;
+}
+
+/* Returns whether a NaN was among the reals. `is_bounded`: none is far outside the codes. */
+QCY_INLINE int qcy_quantize_blocks(
+    const float *x, ptrdiff_t n, const qcy_quantizer *given, const int is_bounded, uint8_t *codes)
+{
+    const qcy_quantizer q = *given;     /* codes may alias what a pointer leads to */
+    ptrdiff_t i;
+    int have_nan = 0;
+    for (i = 0; i + QCY_BLOCK <= n; i += QCY_BLOCK)
+        have_nan |= qcy_quantize_block(x + i, &q, is_bounded, codes + i);
+    if (i < n) {
+        float rest[QCY_BLOCK] = {0};
+        uint8_t last[QCY_BLOCK];
+        memcpy(rest, x + i, (size_t)(n - i) * sizeof *x);
+        have_nan |= qcy_quantize_block(rest, &q, is_bounded, last);
+        memcpy(codes + i, last, (size_t)(n - i));
+    }
     return have_nan;
 }
 
 /* Equation (4); returns how many reals are NaN. */
 static ptrdiff_t qcy_quantize_run(
-    const float *x, ptrdiff_t n, const qcy_quantizer *given, uint8_t *codes)
+    const float *x, ptrdiff_t n, const qcy_quantizer *q, uint8_t *codes)
 {
-    const qcy_quantizer q = *given;     /* codes may alias what a pointer leads to */
     ptrdiff_t i, n_nan = 0;
-    int have_nan = 0;
-    for (i = 0; i + QCY_BLOCK <= n; i += QCY_BLOCK)
-        have_nan |= qcy_quantize_block(x + i, &q, codes + i);
-    if (i < n) {
-        float rest[QCY_BLOCK] = {0};
-        uint8_t last[QCY_BLOCK];
-        memcpy(rest, x + i, (size_t)(n - i) * sizeof *x);
-        have_nan |= qcy_quantize_block(rest, &q, last);
-        memcpy(codes + i, last, (size_t)(n - i));
-    }
-    if (have_nan)
+    if (qcy_quantize_blocks(x, n, q, 0, codes))
         for (i = 0; i < n; i++) n_nan += x[i] != x[i];
     return n_nan;
 }
@@ -221,37 +233,35 @@ typedef struct {
     int zero_point;
 } qcy_dynamic;
 
-/* The smallest and the largest of some reals and 0; returns whether a NaN is among them. */
-static int qcy_range_run(const float *x, ptrdiff_t n, float *low, float *high)
+/* The smallest and the largest of some reals and 0; NaNs are passed over. */
+static void qcy_range_run(const float *x, ptrdiff_t n, float *low, float *high)
 {
     qcy_reals least[4], most[4];
-    float lane[QCY_LANES];
+    float lowest, highest;
     ptrdiff_t i;
-    int v, j, have_nan = 0;
+    int v;
     for (v = 0; v < 4; v++) least[v] = most[v] = qcy_reals_set(0.0f);
     for (i = 0; i + QCY_BLOCK <= n; i += QCY_BLOCK) {
         QCY_UNROLL
         for (v = 0; v < 4; v++) {
             const qcy_reals y = qcy_reals_load(x + i + v * QCY_LANES);
-            /* The new one first: where it is a NaN, x86 keeps the second. */
+            /* The new one first: where it is a NaN, the second is kept. */
             least[v] = qcy_reals_min(y, least[v]);
             most[v] = qcy_reals_max(y, most[v]);
-            have_nan |= qcy_reals_have_nan(y, y);
         }
     }
-    *low = *high = 0.0f;
-    for (v = 0; v < 4; v++) {
-        qcy_reals_store(lane, least[v]);
-        for (j = 0; j < QCY_LANES; j++) *low = lane[j] < *low ? lane[j] : *low;
-        qcy_reals_store(lane, most[v]);
-        for (j = 0; j < QCY_LANES; j++) *high = lane[j] > *high ? lane[j] : *high;
+    for (v = 1; v < 4; v++) {
+        least[0] = qcy_reals_min(least[v], least[0]);
+        most[0] = qcy_reals_max(most[v], most[0]);
     }
+    lowest = qcy_reals_least(least[0]);
+    highest = qcy_reals_most(most[0]);
     for (; i < n; i++) {
-        *low = x[i] < *low ? x[i] : *low;
-        *high = x[i] > *high ? x[i] : *high;
-        have_nan |= x[i] != x[i];
+        lowest = x[i] < lowest ? x[i] : lowest;
+        highest = x[i] > highest ? x[i] : highest;
     }
-    return have_nan;
+    *low = lowest;
+    *high = highest;
 }
 
 /* Equation (6), float32 throughout; returns whether the range has no scale. */
@@ -259,7 +269,11 @@ static int qcy_dynamic_params(float low, float high, qcy_dynamic *params)
 {
     float zero;
     params->scale = (high - low) / 255.0f;
-    if (!(params->scale <= 3.4028234663852886e38f)) return 1;
+    if (!(params->scale <= 3.4028234663852886e38f)) {
+        params->scale = 1.0f;
+        params->zero_point = 0;
+        return 1;
+    }
     if (params->scale < 1.1754943508222875e-38f) params->scale = 1.1754943508222875e-38f;
     if (high == low) params->scale = 1.0f;
     zero = -low / params->scale;
@@ -287,12 +301,13 @@ static qcy_quantizer qcy_quantizer_of(float scale, int zero_point, uint8_t flip)
     return q;
 }
 
-/* Quantize a run to uint8 with the parameters of equation (6). */
-static void qcy_dynamic_run(
+/* Quantize a run to uint8 with the parameters of equation (6), of a range that holds it; returns
+ * whether a NaN was among the reals. */
+static int qcy_dynamic_run(
     const float *x, ptrdiff_t n, const qcy_dynamic *params, uint8_t *codes)
 {
     const qcy_quantizer q = qcy_quantizer_of(params->scale, params->zero_point, 0);
-    qcy_quantize_run(x, n, &q, codes);
+    return qcy_quantize_blocks(x, n, &q, 1, codes);
 }
 
 #endif

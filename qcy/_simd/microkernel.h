@@ -11,12 +11,15 @@
 #include "operations.h"
 
 #define QCY_PANEL (QCY_LANES * QCY_VECTORS)     /* columns of the widest panel */
-#define QCY_ROWS_MAX 12                         /* rows of the tallest tile, for narrow panels */
+#define QCY_ROWS_MAX 8                         /* rows of the tallest tile, for narrow panels */
 #define QCY_AHEAD 4096                          /* bytes of weights fetched ahead of a single row */
 
 typedef struct {
     ptrdiff_t n_taps;
     ptrdiff_t depth;
+    ptrdiff_t row_step;         /* pointers from one row to the next */
+    ptrdiff_t tap_step;         /* ... from one tap to the next: 0, if all taps share a pointer */
+    ptrdiff_t tap_bytes;        /* and then lie that far apart */
     const uint8_t *blank;       /* a tap whose rows all lie here adds nothing; or NULL */
     const int8_t *panel;
     const int32_t *offset;      /* (columns) bias and zero points, folded */
@@ -35,15 +38,14 @@ typedef struct {
     uint8_t is_wild;            /* sums times multiplier may pass 2^31 */
 } qcy_tile;
 
-/* Pointers to the taps of each row, one row after another. */
-typedef void (*qcy_tile_function)(const uint8_t *const *taps, const qcy_tile *tile);
+/* Pointers to rows, and to their taps unless these lie evenly. */
+typedef void (*qcy_tile_function)(const uint8_t *const *rows, const qcy_tile *tile);
 
-/* Store one row of finished sums: int32, float32 or codes. */
+/* Store one row of finished sums: int32 or float32. */
 QCY_INLINE void qcy_finish_row(const int vectors, const int r, const qcy_sums *acc, const qcy_tile *tile)
 {
     const ptrdiff_t first = r * tile->stride;
     const int is_narrow = tile->n_columns < (ptrdiff_t)vectors * QCY_LANES;
-    qcy_reals real[4];
     int v;
     if (tile->multiplier == NULL) {
         int32_t *out = (int32_t *)tile->out + first;
@@ -52,44 +54,57 @@ QCY_INLINE void qcy_finish_row(const int vectors, const int r, const qcy_sums *a
             if (is_narrow) qcy_sums_store_some(out, acc[v], tile->n_columns, v);
             else qcy_sums_store(out + v * QCY_LANES, acc[v]);
         }
-        return;
-    }
-    if (tile->row_scale != NULL) {
+    } else {
         float *out = (float *)tile->out + first;
         const qcy_reals scale = qcy_reals_set(tile->row_scale[r]);
         QCY_UNROLL
         for (v = 0; v < vectors; v++) {
             const qcy_reals both =
                 qcy_reals_mul(scale, qcy_reals_load(tile->multiplier + v * QCY_LANES));
-            real[0] = qcy_reals_add(qcy_reals_mul(qcy_reals_of(acc[v]), both),
-                                    qcy_reals_load(tile->bias + v * QCY_LANES));
-            if (is_narrow) qcy_reals_store_some(out, real[0], tile->n_columns, v);
-            else qcy_reals_store(out + v * QCY_LANES, real[0]);
+            const qcy_reals real = qcy_reals_add(qcy_reals_mul(qcy_reals_of(acc[v]), both),
+                                                 qcy_reals_load(tile->bias + v * QCY_LANES));
+            if (is_narrow) qcy_reals_store_some(out, real, tile->n_columns, v);
+            else qcy_reals_store(out + v * QCY_LANES, real);
         }
-        return;
     }
+}
+
+/* Store codes of as many rows as fill a vector of codes, from row r on. */
+QCY_INLINE void qcy_finish_codes(
+    const int n_rows, const int vectors, const int r, qcy_sums (*acc)[QCY_VECTORS],
+    const qcy_tile *tile)
+{
+    const int together = 4 / vectors;           /* rows: three vectors leave the fourth unread */
+    qcy_reals real[4];
+    qcy_codes codes;
+    int v, i;
     QCY_UNROLL
     for (v = 0; v < 4; v++) {
-        const int w = v < vectors ? v : 0;      /* a narrow panel repeats itself, unread */
-        real[v] = qcy_reals_mul(qcy_reals_of(acc[w]),
-                                qcy_reals_load(tile->multiplier + w * QCY_LANES));
+        const int row = r + v / vectors < n_rows && v / vectors < together ? r + v / vectors : r;
+        real[v] = qcy_reals_mul(qcy_reals_of(acc[row][v % vectors]),
+                                qcy_reals_load(tile->multiplier + v % vectors * QCY_LANES));
     }
     if (tile->is_wild) {
         QCY_UNROLL
         for (v = 0; v < 4; v++) real[v] = qcy_reals_tame(real[v]);
     }
-    {
-        qcy_codes codes = qcy_round_pack(real[0], real[1], real[2], real[3], tile->zero_point);
-        if (tile->low | (255 - tile->high) | tile->flip)
-            codes = qcy_clamp_flip(codes, tile->low, tile->high, tile->flip);
-        if (tile->table != NULL) codes = qcy_lookup(codes, qcy_table_load(tile->table));
-        if (is_narrow) qcy_codes_store_some((uint8_t *)tile->out + first, codes, tile->n_columns);
-        else qcy_codes_store((uint8_t *)tile->out + first, codes, vectors);
+    codes = qcy_round_pack(real[0], real[1], real[2], real[3], tile->zero_point);
+    if (tile->low | (255 - tile->high) | tile->flip)
+        codes = qcy_clamp_flip(codes, tile->low, tile->high, tile->flip);
+    if (tile->table != NULL) codes = qcy_lookup(codes, qcy_table_load(tile->table));
+    QCY_UNROLL
+    for (i = 0; i < together; i++) {
+        uint8_t *out = (uint8_t *)tile->out + (r + i) * tile->stride;
+        if (r + i >= n_rows) continue;
+        if (vectors < 3) qcy_codes_store_part(out, codes, i, vectors, tile->n_columns);
+        else if (tile->n_columns < (ptrdiff_t)vectors * QCY_LANES)
+            qcy_codes_store_some(out, codes, tile->n_columns);
+        else qcy_codes_store(out, codes, vectors);
     }
 }
 
 QCY_INLINE void qcy_tile_body(
-    const int n_rows, const int vectors, const uint8_t *const *taps, const qcy_tile *tile)
+    const int n_rows, const int vectors, const uint8_t *const *rows, const qcy_tile *tile)
 {
     const ptrdiff_t step = (ptrdiff_t)vectors * QCY_LANES * QCY_GROUP;
     const ptrdiff_t n_taps = tile->n_taps, depth = tile->depth;
@@ -119,7 +134,8 @@ QCY_INLINE void qcy_tile_body(
         const uint8_t *a[QCY_ROWS_MAX];
         uint8_t last[QCY_ROWS_MAX][4];
         QCY_UNROLL
-        for (r = 0; r < n_rows; r++) a[r] = taps[r * n_taps + tap];
+        for (r = 0; r < n_rows; r++)
+            a[r] = rows[r * tile->row_step + tap * tile->tap_step] + tap * tile->tap_bytes;
         if (tile->blank != NULL) {
             int is_blank = 1;
             QCY_UNROLL
@@ -161,8 +177,13 @@ QCY_INLINE void qcy_tile_body(
             }
         }
     }
-    QCY_UNROLL
-    for (r = 0; r < n_rows; r++) qcy_finish_row(vectors, r, acc[r], tile);
+    if (tile->multiplier == NULL || tile->row_scale != NULL) {
+        QCY_UNROLL
+        for (r = 0; r < n_rows; r++) qcy_finish_row(vectors, r, acc[r], tile);
+    } else {
+        QCY_UNROLL
+        for (r = 0; r < n_rows; r += 4 / vectors) qcy_finish_codes(n_rows, vectors, r, acc, tile);
+    }
 }
 
 /* One function per shape of tile. */
@@ -187,11 +208,11 @@ QCY_INLINE void qcy_tile_body(
 
 /* A narrow panel gets a taller tile where registers allow: few sums would wait for each other. */
 #if QCY_VECTORS == 4
-#define QCY_TALL {12, 12, 8, 0}
+#define QCY_TALL {8, 8, 8, 0}
 QCY_TILES(1) QCY_TILES(2) QCY_TILES(3) QCY_TILES(4)
-QCY_TILE(12, 1) QCY_TILE(12, 2) QCY_TILE(8, 3)
+QCY_TILE(8, 1) QCY_TILE(8, 2) QCY_TILE(8, 3)
 static const qcy_tile_function qcy_tall[4] = {
-    qcy_tile_12x1, qcy_tile_12x2, qcy_tile_8x3, NULL};
+    qcy_tile_8x1, qcy_tile_8x2, qcy_tile_8x3, NULL};
 static const qcy_tile_function qcy_tiles[4][QCY_ROWS] = {
     {QCY_NAMES(1)}, {QCY_NAMES(2)}, {QCY_NAMES(3)}, {QCY_NAMES(4)}};
 #elif QCY_VECTORS == 2

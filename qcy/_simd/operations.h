@@ -375,6 +375,42 @@ QCY_INLINE void qcy_codes_store_some(uint8_t *p, qcy_codes c, ptrdiff_t n)
 }
 #endif
 
+#ifndef QCY_REDUCE
+/* The smallest and the largest lane, none of which is a NaN. */
+QCY_INLINE float qcy_reals_least(qcy_reals x)
+{
+    float lane[QCY_LANES];
+    int i, j;
+    qcy_reals_store(lane, x);
+    for (j = QCY_LANES / 2; j > 0; j /= 2)
+        for (i = 0; i < j; i++) lane[i] = lane[i + j] < lane[i] ? lane[i + j] : lane[i];
+    return lane[0];
+}
+QCY_INLINE float qcy_reals_most(qcy_reals x)
+{
+    float lane[QCY_LANES];
+    int i, j;
+    qcy_reals_store(lane, x);
+    for (j = QCY_LANES / 2; j > 0; j /= 2)
+        for (i = 0; i < j; i++) lane[i] = lane[i + j] > lane[i] ? lane[i + j] : lane[i];
+    return lane[0];
+}
+#endif
+
+#ifndef QCY_STORE_PART
+/* n codes of those that one or two vectors of sums became: the first such part, or a later one. */
+QCY_INLINE void qcy_codes_store_part(
+    uint8_t *p, qcy_codes c, const int part, const int vectors, ptrdiff_t n)
+{
+    uint8_t byte[QCY_BLOCK];
+    qcy_codes_store(byte, c, 4);
+    if (n == vectors * QCY_LANES)
+        memcpy(p, byte + part * vectors * QCY_LANES, (size_t)vectors * QCY_LANES);
+    else
+        memcpy(p, byte + part * vectors * QCY_LANES, (size_t)n);
+}
+#endif
+
 #ifndef QCY_DISTANCES
 /* A block of codes less their zero point, as reals. */
 QCY_INLINE void qcy_distances(

@@ -77,6 +77,9 @@ QCY_INLINE qcy_reals qcy_reals_halve(qcy_reals x, qcy_reals n)
     return _mm512_castsi512_ps(_mm512_sub_epi32(
         _mm512_castps_si512(x), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
 }
+#define QCY_REDUCE
+QCY_INLINE float qcy_reals_least(qcy_reals x) { return _mm512_reduce_min_ps(x); }
+QCY_INLINE float qcy_reals_most(qcy_reals x) { return _mm512_reduce_max_ps(x); }
 QCY_INLINE int qcy_reals_have_nan(qcy_reals x, qcy_reals y)
 {
     return _mm512_cmp_ps_mask(x, y, _CMP_UNORD_Q) != 0;
@@ -87,7 +90,11 @@ QCY_INLINE qcy_codes qcy_round_pack_lanes(
     const __m512i zero = _mm512_set1_epi16((short)zero_point);
     __m512i low16 = _mm512_packs_epi32(_mm512_cvtps_epi32(p0), _mm512_cvtps_epi32(p1));
     __m512i high16 = _mm512_packs_epi32(_mm512_cvtps_epi32(p2), _mm512_cvtps_epi32(p3));
-    return _mm512_packus_epi16(_mm512_adds_epi16(low16, zero), _mm512_adds_epi16(high16, zero));
+    if (zero_point != 0) {
+        low16 = _mm512_adds_epi16(low16, zero);
+        high16 = _mm512_adds_epi16(high16, zero);
+    }
+    return _mm512_packus_epi16(low16, high16);
 }
 QCY_INLINE qcy_codes qcy_round_pack(
     qcy_reals p0, qcy_reals p1, qcy_reals p2, qcy_reals p3, int zero_point)
@@ -112,6 +119,19 @@ QCY_INLINE void qcy_codes_store(uint8_t *p, qcy_codes c, int vectors)
 {
     if (vectors == 4) _mm512_storeu_si512(p, c);
     else qcy_codes_store_some(p, c, 16 * vectors);
+}
+#define QCY_STORE_PART
+QCY_INLINE void qcy_codes_store_part(
+    uint8_t *p, qcy_codes c, const int part, const int vectors, ptrdiff_t n)
+{
+    const __mmask64 first = qcy_first(n);
+    if (vectors == 1)
+        _mm_mask_storeu_epi8(p, (__mmask16)first, part == 0 ? _mm512_castsi512_si128(c)
+            : part == 1 ? _mm512_extracti32x4_epi32(c, 1)
+            : part == 2 ? _mm512_extracti32x4_epi32(c, 2) : _mm512_extracti32x4_epi32(c, 3));
+    else
+        _mm256_mask_storeu_epi8(p, (__mmask32)first, part == 0 ? _mm512_castsi512_si256(c)
+                                                               : _mm512_extracti64x4_epi64(c, 1));
 }
 typedef struct { __m512i part[4]; } qcy_taps;
 QCY_INLINE qcy_taps qcy_interleave(qcy_codes t0, qcy_codes t1, qcy_codes t2, qcy_codes t3)

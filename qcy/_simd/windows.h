@@ -159,6 +159,39 @@ static void qcy_depthwise_pixel(
     }
 }
 
+/* The same for a few channels, where a vector holds those of several pixels: first the largest of
+ * each column of rows, then of each window's columns. `line` and `result` are room for a row of the
+ * image and of the output, and a block more each. */
+static void qcy_max_narrow_row(
+    const uint8_t *const *rows, ptrdiff_t n_rows, ptrdiff_t width, ptrdiff_t n_out,
+    ptrdiff_t kernel, ptrdiff_t stride, ptrdiff_t dilation, ptrdiff_t pad, ptrdiff_t n,
+    uint8_t x_flip, uint8_t *line, uint8_t *result, uint8_t *out)
+{
+    const qcy_codes flip = qcy_codes_set(x_flip);
+    ptrdiff_t x, i, y, k;
+    for (i = 0; i < width * n; i += QCY_BLOCK) {
+        const ptrdiff_t left = width * n - i;
+        qcy_codes most = qcy_codes_set(0);
+        for (y = 0; y < n_rows; y++)
+            most = qcy_codes_max(most, qcy_codes_xor(
+                left < QCY_BLOCK ? qcy_codes_load_some(rows[y] + i, left)
+                                 : qcy_codes_load(rows[y] + i), flip));
+        qcy_codes_store(line + i, most, 4);
+    }
+    for (x = 0; x < n_out; x++) {
+        ptrdiff_t first = x * stride - pad, n_cells = kernel;
+        const uint8_t *p;
+        qcy_codes most;
+        for (; first < 0; first += dilation) n_cells--;
+        while (first + (n_cells - 1) * dilation >= width) n_cells--;
+        p = line + first * n;
+        most = qcy_codes_load(p);
+        for (k = 1; k < n_cells; k++) most = qcy_codes_max(most, qcy_codes_load(p + k * dilation * n));
+        qcy_codes_store(result + x * n, qcy_codes_xor(most, flip), 4);
+    }
+    memcpy(out, result, (size_t)(n_out * n));
+}
+
 /* A row of output pixels, the largest of each channel: `rows` lead to the image rows under it,
  * those inside. Equation (13) leaves out cells outside. */
 static void qcy_max_row(

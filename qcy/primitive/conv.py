@@ -130,7 +130,9 @@ def step_of(images, packed, window, x_zero_point, out, scales=None, target=(0, 0
         return kernels.gemm.product(
             images, n * height * width, channels, flip, False, False, right, out
         )
-    return kernels.conv.convolution(images, n, sizes, flip, zero, packed.groups, right, out)
+    return kernels.conv.convolution(
+        images, n, sizes, flip, zero, packed.groups, right, packed.is_whole, out
+    )
 
 
 @bindable

@@ -7,6 +7,8 @@ from qcy._product import Product
 
 #: The largest magnitude an int32 sum may reach, equation (11).
 MAX_SUM = 2**31 - 1
+#: Numbers of a kernel row up to which kernels are packed whole.
+MOST_WHOLE = 64
 
 
 class PackedWeights:
@@ -94,11 +96,14 @@ class PackedWeights:
     def _group_shape(self):
         """Return (groups, taps, depth, N) of the products that this stands for.
 
-        A convolution has a tap for each kernel row, which holds its columns and their channels.
+        A convolution has a tap for each kernel row, which holds its columns and their channels; or
+        one tap for all of them, if it `is_whole`.
         """
         if self.groups is None:
             return 1, 1, *self.shape
         n_out, depth, height, width = self.shape
+        if self.is_whole:
+            return 1, 1, height * width * depth, n_out
         return self.groups, height, width * depth, n_out // self.groups
 
     def _matrices(self, codes):
@@ -115,6 +120,14 @@ class PackedWeights:
     def is_depthwise(self):
         """Whether each channel is convolved by itself, into one channel."""
         return self.groups is not None and 1 < self.groups == self.shape[0] and self.shape[1] == 1
+
+    @property
+    def is_whole(self):
+        """Whether kernel rows lie without gaps: short ones, that would waste a part of a word."""
+        if self.groups != 1 or self.transposed:
+            return False
+        _, depth, height, width = self.shape
+        return height > 1 and 0 < width * depth <= MOST_WHOLE and width * depth % 4 != 0
 
     @property
     def codes(self):
