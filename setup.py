@@ -31,12 +31,9 @@ SHARED = "qcy._memoryview"
 MODULES = [
     "qcy._cpu", "qcy._threads", "qcy._step", "qcy._product", "qcy._program", "qcy.tensor.generic",
 ]
-KERNELS = [
-    f"qcy._kernels.{name}"
-    for name in (
-        "tensor", "gemm", "conv", "depthwise", "columns", "quantize", "elementwise", "pool", "move",
-    )
-]
+# Kernels of codes are built for every variant; plain ones, which name no instruction, for those
+# that qcy/_kernels/__init__.py knows.
+KERNELS = {"qcy._kernels.q8": None, "qcy._kernels.plain": {"portable", "avx2"}}
 
 # Flags by compiler family. -ffp-contract=off keeps FMA from making one variant round
 # differently from another; -ffast-math would do worse and is never used. Each is probed.
@@ -47,7 +44,12 @@ FLAGS = {
 }
 # 32-bit x86 computes in x87 registers unless told otherwise, and those round differently.
 NO_X87 = ["-msse2", "-mfpmath=sse"]
-STRIP = ["-Wl,-s"]
+# What runs once a call, and not once an element, is built small.
+SMALL = ["-Os"]
+# Without symbols, and without the padding to pages that keeps code and constants apart.
+LINK = [["-Wl,-s"], ["-Wl,-z,noseparate-code"]]
+# Cython asks for every helper to be inlined everywhere; compilers know better where that pays.
+NO_INLINE = ("CYTHON_INLINE", "")
 # Compile flags and link flags to try, in order. The second is Apple Clang with libomp.
 OPENMP = {
     "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
@@ -116,7 +118,10 @@ def extensions():
     # One .pyx may stand in one Extension of a cythonize call, hence one call a variant.
     for variant in VARIANTS:
         kernels = cythonize(
-            [Extension(f"{m}_{variant}", [f"{m.replace('.', '/')}.pyx"]) for m in KERNELS],
+            [
+                Extension(f"{m}_{variant}", [f"{m.replace('.', '/')}.pyx"])
+                for m, variants in KERNELS.items() if variants is None or variant in variants
+            ],
             build_dir=f"build/cython/{variant}", **options,
         )
         for ext in kernels:
@@ -140,8 +145,8 @@ class BuildExt(build_ext):
         if family == "unix":
             if self.compiles("#ifndef __i386__\n#error\n#endif\n"):
                 compile_flags += NO_X87
-            if not DEBUG and self.compiles("", [], STRIP):
-                link_flags += STRIP
+            for flags in LINK if not DEBUG else []:
+                link_flags += flags if self.compiles("", [], flags) else []
         openmp_compile, openmp_link = self.openmp_flags(family)
         refused = set()
         for variant, (expression, unix, msvc) in VARIANTS.items():
@@ -159,7 +164,9 @@ class BuildExt(build_ext):
         self.extensions = [ext for ext in self.extensions if ext.variant not in refused]
         for ext in self.extensions:
             ext.include_dirs += ["qcy", "qcy/_simd"]
-            ext.extra_compile_args = compile_flags + ext.extra_compile_args
+            small = SMALL if family == "unix" and ext.variant is None else []
+            ext.extra_compile_args = compile_flags + small + ext.extra_compile_args
+            ext.define_macros.append(NO_INLINE)
             ext.extra_link_args += link_flags
             if ext.name == "qcy._threads":      # the only speaker of OpenMP
                 ext.extra_compile_args += openmp_compile

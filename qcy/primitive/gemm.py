@@ -175,7 +175,7 @@ def gemm_dynamic_q8(a, b, *, bias=None, per_row=True, out=None, n_threads=None):
         if bias.shape != (n_cols,):
             raise ValueError(f"bias must have shape {(n_cols,)}, got {bias.shape}")
     out = _validate.output("out", out, (a.shape[0], n_cols), np.float32)
-    step = packed._kernels.gemm.product(
+    step = packed._kernels.q8.product(
         a, *a.shape, 0, True, bool(per_row), packed.dynamic_product(bias), out
     )
     step.complaint = "a must be finite and its range fit float32"
@@ -288,7 +288,7 @@ def _product(
     if known is not None:               # checked before
         out_dtype, flip, right = known
         out = _validate.output("out", out, (a.shape[0], packed.shape[1]), out_dtype)
-        return packed._kernels.gemm.product(a, *a.shape, flip, False, False, right, out), out, None
+        return packed._kernels.q8.product(a, *a.shape, flip, False, False, right, out), out, None
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
     out = _validate.output("out", out, (a.shape[0], packed.shape[1]), out_dtype)
     a_scale = _validate.scale("a_scale", a_scale, 0)
@@ -309,7 +309,7 @@ def _product(
     zero = _validate.code("a_zero_point", a_zero_point, a.dtype) + flip
     right = packed.product(zero, (float(a_scale), float(out_scale)), target)
     packed.keep(("gemm", a.dtype, settings), (out_dtype, flip, right))
-    return packed._kernels.gemm.product(a, *a.shape, flip, False, False, right, out), out, None
+    return packed._kernels.q8.product(a, *a.shape, flip, False, False, right, out), out, None
 
 
 def _sums_step(a, packed, a_zero_point, out):
@@ -317,4 +317,4 @@ def _sums_step(a, packed, a_zero_point, out):
     flip = flip_of(a.dtype)
     zero = _validate.code("a_zero_point", a_zero_point, a.dtype) + flip
     right = packed.product(zero)
-    return packed._kernels.gemm.product(a, *a.shape, flip, False, False, right, out)
+    return packed._kernels.q8.product(a, *a.shape, flip, False, False, right, out)

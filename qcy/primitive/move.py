@@ -45,7 +45,7 @@ def permute_q8(codes, axes, *, out=None, n_threads=None):
     shape = tuple(codes.shape[axis] for axis in axes)
     out = _validate.output("out", out, shape, codes.dtype)
     missing = 4 - len(shape)
-    step = _kernels.active.move.permute(
+    step = _kernels.active.plain.permute(
         codes, (1,) * missing + shape, (0,) * missing + tuple(steps), out
     )
     return step, out, None
@@ -93,7 +93,7 @@ def beside_q8(codes, out_shape, axis, start, *, out=None, n_threads=None):
         )
     out = _validate.output("out", out, shape, codes.dtype)
     inner = int(np.prod(codes.shape[axis + 1 :], dtype=np.int64))
-    step = _kernels.active.move.beside(
+    step = _kernels.active.plain.beside(
         codes, int(np.prod(codes.shape[:axis], dtype=np.int64)), codes.shape[axis] * inner,
         shape[axis] * inner, start * inner, out,
     )

@@ -29,10 +29,10 @@ cdef enum:
     DIRECT
     PADDED
     GATHERED
-    BLOCK_BYTES = 131072        # of images or windows that a task copies, or reads, at a time
+    CONV_BLOCK_BYTES = 131072   # of images or windows that a task copies, or reads, at a time
     MOST_PIXELS = 120           # of a DIRECT block: their pointers stay in the first-level cache
     FEW_CHANNELS = 64           # up to here a tap of one cell is too short
-    FEWEST_PRODUCTS = 1048576   # below it, waking threads costs more than they save
+    CONV_FEWEST = 1048576       # below it, waking threads costs more than they save
 
 
 cdef struct conv_t:
@@ -83,7 +83,7 @@ cdef Py_ssize_t _copy_bytes(const conv_t* conv, Py_ssize_t n_pixels) noexcept no
     return 0
 
 
-cdef Py_ssize_t _scratch(const conv_t* conv, Py_ssize_t n_pixels) noexcept nogil:
+cdef Py_ssize_t _conv_scratch(const conv_t* conv, Py_ssize_t n_pixels) noexcept nogil:
     """Return the bytes that a thread needs: pointers, a term for each row, and copies."""
     cdef Py_ssize_t size = _up(n_pixels * conv.product.n_taps * sizeof(void*))
     if conv.product.row_weight != NULL:
@@ -276,7 +276,8 @@ cdef void _cut(conv_t* conv, int n_threads) noexcept nogil:
     else:
         if conv.mode == PADDED:
             unit = w.out_width
-        most = max(1, min(BLOCK_BYTES // max(_copy_bytes(conv, unit), 1), 2 * MOST_PIXELS // unit))
+        most = CONV_BLOCK_BYTES // max(_copy_bytes(conv, unit), 1)
+        most = max(1, min(most, 2 * MOST_PIXELS // unit))
         most *= unit
     if n_threads > 1:               # enough blocks that threads end together
         wanted = conv.n_images * n_pixels // (n_threads * 4)
@@ -287,7 +288,7 @@ cdef void _cut(conv_t* conv, int n_threads) noexcept nogil:
     if n_threads > 1 and conv.n_images * conv.tasks_per_image < 2 * n_threads:
         conv.panels_per_task = max(1, panels // (2 * n_threads))
     conv.n_panel_tasks = (panels + conv.panels_per_task - 1) // conv.panels_per_task
-    conv.scratch_per_thread = _scratch(conv, conv.pixels_per_task)
+    conv.scratch_per_thread = _conv_scratch(conv, conv.pixels_per_task)
 
 
 cdef long _run_conv(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
@@ -348,7 +349,7 @@ def convolution(
     step = new_step(_run_conv, &conv, sizeof(conv), owners)
     products = <double> n_images * w.out_height * w.out_width * w.kernel_height * w.kernel_width
     products *= <double> conv.depth * conv.product.n_cols * n_groups
-    if products < FEWEST_PRODUCTS:
+    if products < CONV_FEWEST:
         step.most_threads = 1
     _cut(&conv, 1)              # no cut for more threads has larger blocks
     step.scratch_per_thread = conv.scratch_per_thread

@@ -30,8 +30,8 @@ PANEL = QCY_PANEL
 GROUP = QCY_GROUP
 
 cdef enum:
-    BLOCK_BYTES = 262144    # of A that stay in the second-level cache while B streams past
-    FEWEST_PRODUCTS = 1048576       # below it, waking threads costs more than they save
+    GEMM_BLOCK_BYTES = 262144       # of A that stay in the second-level cache while B streams past
+    GEMM_FEWEST = 1048576           # below it, waking threads costs more than they save
     TASKS_PER_THREAD = 8
     FINE_TILES = WHOLE_TILES // 2   # rows of a task are a multiple of it
 
@@ -151,7 +151,7 @@ cdef Py_ssize_t _left_stride(const gemm_t* gemm) noexcept nogil:
     return padded_depth(gemm.depth) * LEFT_BYTES
 
 
-cdef Py_ssize_t _scratch(const gemm_t* gemm) noexcept nogil:
+cdef Py_ssize_t _gemm_scratch(const gemm_t* gemm) noexcept nogil:
     """Return the bytes that a thread needs: a term and a scale for each row, and the rows."""
     cdef Py_ssize_t size = 0
     if gemm.product.row_weight != NULL:
@@ -259,7 +259,7 @@ cdef long _run_gemm(const void* args, uint8_t** memories, int n_threads) noexcep
         return 0
     gemm.memories = memories
     gemm.failed = &failed
-    gemm.scratch_per_thread = _scratch(&gemm)
+    gemm.scratch_per_thread = _gemm_scratch(&gemm)
     gemm.rows_per_task = gemm.n_rows
     gemm.panels_per_task = panels
     gemm.n_row_tasks = 1
@@ -312,10 +312,10 @@ def product(
     gemm.is_copied = a_flip != 0 or LEFT_BYTES != 1
     # Zeros fill up a copy; given rows end where they end.
     gemm.product.depth = padded_depth(depth) if gemm.is_copied or is_real else depth
-    gemm.rows_per_block = BLOCK_BYTES // max(depth, 1) // WHOLE_TILES * WHOLE_TILES
+    gemm.rows_per_block = GEMM_BLOCK_BYTES // max(depth, 1) // WHOLE_TILES * WHOLE_TILES
     gemm.rows_per_block = min(max(<Py_ssize_t> WHOLE_TILES, gemm.rows_per_block), max(n_rows, 1))
     step = new_step(_run_gemm, &gemm, sizeof(gemm), owners)
-    step.scratch_per_thread = _scratch(&gemm)
-    if <double> n_rows * depth * gemm.product.n_cols < FEWEST_PRODUCTS:
+    step.scratch_per_thread = _gemm_scratch(&gemm)
+    if <double> n_rows * depth * gemm.product.n_cols < GEMM_FEWEST:
         step.most_threads = 1
     return step

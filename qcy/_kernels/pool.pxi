@@ -45,7 +45,7 @@ cdef struct pool_t:
     Py_ssize_t scratch_per_thread
 
 
-cdef Py_ssize_t _scratch(const pool_t* pool) noexcept nogil:
+cdef Py_ssize_t _pool_scratch(const pool_t* pool) noexcept nogil:
     """Return the bytes that a thread needs: a pointer for each cell, in whole groups of four."""
     cdef Py_ssize_t n_taps = pool.window.kernel_height * pool.window.kernel_width
     return (<Py_ssize_t> sizeof(void*) * (n_taps + 4) + 63) // 64 * 64
@@ -122,7 +122,7 @@ cdef long _run_pool(const void* args, uint8_t** memories, int n_threads) noexcep
     if pool.window.channels == 0:
         return 0
     pool.memories = memories
-    pool.scratch_per_thread = _scratch(&pool)
+    pool.scratch_per_thread = _pool_scratch(&pool)
     if pool.is_whole:
         parallel_for(_whole_image, &pool, pool.n_images, n_threads)
     else:
@@ -133,8 +133,10 @@ cdef long _run_pool(const void* args, uint8_t** memories, int n_threads) noexcep
     return 0
 
 
-cdef Step _step(pool_t* pool, object x, Py_ssize_t n_images, tuple window, uint8_t flip,
-                object out, list owners):
+cdef Step _pool_step(
+    pool_t* pool, object x, Py_ssize_t n_images, tuple window, uint8_t flip, object out,
+    list owners,
+):
     cdef Step step
     cdef double cells = n_images
     pool.window = window_from(window)
@@ -150,7 +152,7 @@ cdef Step _step(pool_t* pool, object x, Py_ssize_t n_images, tuple window, uint8
         and pool.window.pad_top == pool.window.pad_left == 0
     )
     step = new_step(_run_pool, pool, sizeof(pool_t), owners)
-    step.scratch_per_thread = _scratch(pool)
+    step.scratch_per_thread = _pool_scratch(pool)
     cells *= pool.window.out_height * pool.window.out_width * pool.window.channels
     if cells * pool.window.kernel_height * pool.window.kernel_width < FEWEST_CELLS:
         step.most_threads = 1
@@ -167,7 +169,7 @@ def max_pool(
     """Return the step that takes the largest code of each window."""
     cdef pool_t pool
     memset(&pool, 0, sizeof(pool))
-    return _step(&pool, x, n_images, window, flip, out, [])
+    return _pool_step(&pool, x, n_images, window, flip, out, [])
 
 
 def avg_pool(
@@ -188,4 +190,4 @@ def avg_pool(
     pool.multiplier = &multiplier[0]
     pool.x_zero = x_zero
     pool.output = output_from(target)
-    return _step(&pool, x, n_images, window, flip, out, [multiplier])
+    return _pool_step(&pool, x, n_images, window, flip, out, [multiplier])
