@@ -25,15 +25,21 @@ DIRECTIVES = {
     "embedsignature": True,
     "freethreading_compatible": True,
 }
+# Nobody looks at a kernel from Python: plain C functions will do, without signatures.
+KERNEL_DIRECTIVES = DIRECTIVES | {"binding": False, "embedsignature": False}
 
 #: Cython's memoryview machinery, built once instead of into every module.
 SHARED = "qcy._memoryview"
 MODULES = [
     "qcy._cpu", "qcy._threads", "qcy._step", "qcy._product", "qcy._program", "qcy.tensor.generic",
 ]
-# Kernels of codes are built for every variant; plain ones, which name no instruction, for those
-# that qcy/_kernels/__init__.py knows.
-KERNELS = {"qcy._kernels.q8": None, "qcy._kernels.plain": {"portable", "avx2"}}
+# Those of them that run with every call.
+FAST_MODULES = {"qcy._threads", "qcy._step"}
+KERNELS = "qcy._kernels.q8"
+# Kernels that name no instruction, and the variants that they are built for: _kernels/__init__.py
+# knows which of these builds serves the other variants.
+PLAIN = "qcy._kernels.plain"
+PLAIN_VARIANTS = ("portable", "avx2")
 
 # Flags by compiler family. -ffp-contract=off keeps FMA from making one variant round
 # differently from another; -ffast-math would do worse and is never used. Each is probed.
@@ -44,8 +50,15 @@ FLAGS = {
 }
 # 32-bit x86 computes in x87 registers unless told otherwise, and those round differently.
 NO_X87 = ["-msse2", "-mfpmath=sse"]
-# What runs once a call, and not once an element, is built small.
-SMALL = ["-Os"]
+# By what a module holds. Kernels of codes start on a cache line each, so that how fast one is does
+# not depend on the sizes of those before it. Plain kernels gain next to nothing from -O3, which
+# takes a third more room. What does not even run with every call is built small.
+FLAGS_OF = {
+    "q8": ["-falign-functions=64"],
+    "plain": ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic"],
+    "call": ["-O2"],
+    "small": ["-Os"],
+}
 # Without symbols, and without the padding to pages that keeps code and constants apart.
 LINK = [["-Wl,-s"], ["-Wl,-z,noseparate-code"]]
 # Cython asks for every helper to be inlined everywhere; compilers know better where that pays.
@@ -105,27 +118,28 @@ void probe(void) {{ {expression}; }}
 def extensions():
     """List every extension that any machine may build."""
     options = {
-        "compiler_directives": DIRECTIVES,
         "shared_utility_qualified_name": SHARED,
         "quiet": True,
     }
     found = cythonize(
         [Extension(SHARED, []), *(Extension(m, [f"{m.replace('.', '/')}.pyx"]) for m in MODULES)],
-        build_dir="build/cython/plain", **options,
+        compiler_directives=DIRECTIVES, build_dir="build/cython/once", **options,
     )
     for ext in found:
         ext.variant = None
+        ext.kind = "call" if ext.name in FAST_MODULES else "small"
     # One .pyx may stand in one Extension of a cythonize call, hence one call a variant.
     for variant in VARIANTS:
         kernels = cythonize(
             [
                 Extension(f"{m}_{variant}", [f"{m.replace('.', '/')}.pyx"])
-                for m, variants in KERNELS.items() if variants is None or variant in variants
+                for m in [KERNELS, *([PLAIN] if variant in PLAIN_VARIANTS else [])]
             ],
-            build_dir=f"build/cython/{variant}", **options,
+            compiler_directives=KERNEL_DIRECTIVES, build_dir=f"build/cython/{variant}", **options,
         )
         for ext in kernels:
             ext.variant = variant
+            ext.kind = "plain" if ext.name.startswith(PLAIN) else "q8"
         found += kernels
     return found
 
@@ -139,8 +153,13 @@ class BuildExt(build_ext):
 
     def build_extensions(self):
         family = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
-        compile_flags = [flag for flag in FLAGS[family] if self.compiles("", ["-Werror", flag])
-                         ] if family == "unix" else FLAGS[family]
+        compile_flags, flags_of = FLAGS[family], {}
+        if family == "unix":
+            compile_flags, *more = (
+                [flag for flag in flags if self.compiles("", ["-Werror", flag])]
+                for flags in (FLAGS[family], *FLAGS_OF.values())
+            )
+            flags_of = dict(zip(FLAGS_OF, more, strict=True))
         link_flags = []
         if family == "unix":
             if self.compiles("#ifndef __i386__\n#error\n#endif\n"):
@@ -164,8 +183,9 @@ class BuildExt(build_ext):
         self.extensions = [ext for ext in self.extensions if ext.variant not in refused]
         for ext in self.extensions:
             ext.include_dirs += ["qcy", "qcy/_simd"]
-            small = SMALL if family == "unix" and ext.variant is None else []
-            ext.extra_compile_args = compile_flags + small + ext.extra_compile_args
+            ext.extra_compile_args = [
+                *compile_flags, *flags_of.get(ext.kind, []), *ext.extra_compile_args
+            ]
             ext.define_macros.append(NO_INLINE)
             ext.extra_link_args += link_flags
             if ext.name == "qcy._threads":      # the only speaker of OpenMP

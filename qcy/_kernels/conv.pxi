@@ -312,6 +312,7 @@ def convolution(
     Py_ssize_t n_groups,
     Product right not None,         # of one group after another
     object out,                     # (B, OH, OW, groups * N), of a kind that follows from `right`
+    /,
 ):
     """Return the step of a convolution."""
     cdef conv_t conv

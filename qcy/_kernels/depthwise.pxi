@@ -176,7 +176,9 @@ cdef Py_ssize_t _depthwise_scratch(const depthwise_t* conv) noexcept nogil:
     return (size + 63) // 64 * 64
 
 
-def packed_depthwise_size(Py_ssize_t n_channels, Py_ssize_t kernel_height, Py_ssize_t kernel_width):
+def packed_depthwise_size(
+    Py_ssize_t n_channels, Py_ssize_t kernel_height, Py_ssize_t kernel_width, /
+):
     """Return how long what `pack_depthwise` writes is: weights, and one number a channel."""
     cdef Py_ssize_t n = qcy_n_blocks(n_channels) * QCY_BLOCK
     return n * 4 * groups_of(kernel_height, kernel_width), n
@@ -190,6 +192,7 @@ def pack_depthwise(
     int8_t[::1] packed,                 # `packed_depthwise_size` zeros, as all that follow
     int32_t[::1] offset,
     float[::1] factor,
+    /,
 ):
     """Bring weights, sums and multipliers into the order of the kernel's blocks."""
     cdef Py_ssize_t height = weights.shape[0], width = weights.shape[1], n = weights.shape[2]
@@ -256,6 +259,7 @@ def depthwise(
     const float[::1] factor,            # None: the output is int32
     tuple target,                       # zero point, low, high, flip as uint8; and wild
     object out,                         # (B, OH, OW, C)
+    /,
 ):
     """Return the step of a depthwise convolution."""
     cdef depthwise_t conv
@@ -281,6 +285,7 @@ def plain_depthwise(
     const float[::1] multiplier,        # (C,), or None: the output is int32
     tuple target,                       # zero point, low, high, flip as uint8; and wild
     object out,                         # (B, OH, OW, C)
+    /,
 ):
     """Return the step of a depthwise convolution whose weights have zero points."""
     cdef depthwise_t conv

@@ -117,6 +117,7 @@ def add(
     tuple operands,             # zero points of a and b, and whether they are int8
     tuple target,               # zero point, low, high, flip as uint8; and wild
     object out,
+    /,
 ):
     """Return the step of equation (15): two float32 products, their sum, one rounding."""
     cdef elementwise_t run
@@ -132,6 +133,7 @@ def mul(
     tuple operands,             # zero points of a and b, and whether they are int8
     tuple target,               # zero point, low, high, flip as uint8; and wild
     object out,
+    /,
 ):
     """Return the step of equation (9) on the product of two codes less their zero points."""
     cdef elementwise_t run
@@ -146,6 +148,7 @@ def clamp(
     uint8_t high,
     uint8_t flip,               # 0x80: the codes are int8
     object out,
+    /,
 ):
     """Return the step of equation (14): ReLU and its kin are clamps of codes."""
     cdef elementwise_t run
@@ -161,6 +164,7 @@ def lookup(
     Py_ssize_t size,
     const uint8_t[::1] table,   # (256,) by the code's byte
     object out,
+    /,
 ):
     """Return the step of equation (17): each code replaced by its entry in a table."""
     cdef elementwise_t run
@@ -220,6 +224,7 @@ def softmax(
     int32_t qmin,                       # of the output
     int32_t qmax,
     object out,                         # (M, N)
+    /,
 ):
     """Return the step of equation (18), integers only."""
     cdef softmax_t run

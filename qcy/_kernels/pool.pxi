@@ -165,6 +165,7 @@ def max_pool(
     tuple window,
     uint8_t flip,                       # 0x80: codes are int8
     object out,                         # (B, OH, OW, C)
+    /,
 ):
     """Return the step that takes the largest code of each window."""
     cdef pool_t pool
@@ -182,6 +183,7 @@ def avg_pool(
     const float[::1] multiplier,        # (KH * KW + 1,) by the number of cells, equation (16)
     tuple target,                       # zero point, low, high, flip as uint8; and wild
     object out,                         # (B, OH, OW, C)
+    /,
 ):
     """Return the step that takes the mean of each window."""
     cdef pool_t pool

@@ -164,6 +164,7 @@ def quantize(
     int32_t qmin,
     int32_t qmax,
     object codes,                       # as long as reals
+    /,
 ):
     """Return the step of equation (4); it returns how many NaNs it saw."""
     cdef convert_t run
@@ -219,6 +220,7 @@ def dequantize(
     Py_ssize_t inner,                   # elements side by side that share a scale
     bint is_signed,                     # codes are int8
     object reals,                       # as long as codes
+    /,
 ):
     """Return the step of equation (5)."""
     cdef convert_t run
@@ -307,6 +309,7 @@ def requantize(
     int32_t qmin,
     int32_t qmax,
     object codes,                       # (M, N)
+    /,
 ):
     """Return the step of equations (9) and (10)."""
     cdef convert_t run

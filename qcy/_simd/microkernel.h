@@ -38,53 +38,74 @@ typedef struct {
 /* Pointers to the taps of each row, one row after another. */
 typedef void (*qcy_tile_function)(const uint8_t *const *taps, const qcy_tile *tile);
 
-/* Store one row of finished sums: int32, float32 or codes. */
-QCY_INLINE void qcy_finish_row(const int vectors, const int r, const qcy_sums *acc, const qcy_tile *tile)
+/* Requantize one row of sums to codes: four vectors of reals to one of codes. */
+QCY_INLINE qcy_codes qcy_finish_codes(
+    const int vectors, const qcy_sums *acc, const int is_wild, const qcy_tile *tile)
 {
-    const ptrdiff_t first = r * tile->stride;
-    const int is_narrow = tile->n_columns < (ptrdiff_t)vectors * QCY_LANES;
     qcy_reals real[4];
+    qcy_codes codes;
     int v;
-    if (tile->multiplier == NULL) {
-        int32_t *out = (int32_t *)tile->out + first;
-        QCY_UNROLL
-        for (v = 0; v < vectors; v++) {
-            if (is_narrow) qcy_sums_store_some(out, acc[v], tile->n_columns, v);
-            else qcy_sums_store(out + v * QCY_LANES, acc[v]);
-        }
-        return;
-    }
-    if (tile->row_scale != NULL) {
-        float *out = (float *)tile->out + first;
-        const qcy_reals scale = qcy_reals_set(tile->row_scale[r]);
-        QCY_UNROLL
-        for (v = 0; v < vectors; v++) {
-            const qcy_reals both =
-                qcy_reals_mul(scale, qcy_reals_load(tile->multiplier + v * QCY_LANES));
-            real[0] = qcy_reals_add(qcy_reals_mul(qcy_reals_of(acc[v]), both),
-                                    qcy_reals_load(tile->bias + v * QCY_LANES));
-            if (is_narrow) qcy_reals_store_some(out, real[0], tile->n_columns, v);
-            else qcy_reals_store(out + v * QCY_LANES, real[0]);
-        }
-        return;
-    }
     QCY_UNROLL
     for (v = 0; v < 4; v++) {
         const int w = v < vectors ? v : 0;      /* a narrow panel repeats itself, unread */
         real[v] = qcy_reals_mul(qcy_reals_of(acc[w]),
                                 qcy_reals_load(tile->multiplier + w * QCY_LANES));
     }
-    if (tile->is_wild) {
+    if (is_wild) {
         QCY_UNROLL
         for (v = 0; v < 4; v++) real[v] = qcy_reals_tame(real[v]);
     }
-    {
-        qcy_codes codes = qcy_round_pack(real[0], real[1], real[2], real[3], tile->zero_point);
-        if (tile->low | (255 - tile->high) | tile->flip)
-            codes = qcy_clamp_flip(codes, tile->low, tile->high, tile->flip);
-        if (tile->table != NULL) codes = qcy_lookup(codes, qcy_table_load(tile->table));
-        if (is_narrow) qcy_codes_store_some((uint8_t *)tile->out + first, codes, tile->n_columns);
-        else qcy_codes_store((uint8_t *)tile->out + first, codes, vectors);
+    codes = qcy_round_pack(real[0], real[1], real[2], real[3], tile->zero_point);
+    if (tile->low | (255 - tile->high) | tile->flip)
+        codes = qcy_clamp_flip(codes, tile->low, tile->high, tile->flip);
+    return codes;
+}
+
+QCY_INLINE void qcy_store_codes(const int vectors, const int r, qcy_codes codes, const qcy_tile *tile)
+{
+    uint8_t *out = (uint8_t *)tile->out + r * tile->stride;
+    if (tile->n_columns < (ptrdiff_t)vectors * QCY_LANES)
+        qcy_codes_store_some(out, codes, tile->n_columns);
+    else
+        qcy_codes_store(out, codes, vectors);
+}
+
+/* Store a whole tile of sums, [rows][vectors][QCY_LANES], as what is rarer than codes and whole
+ * panels of int32: float32, narrow int32, codes that are wild or looked up. It is written once and
+ * not into every tile, where rows are unrolled: that would be half of their code. */
+QCY_NOINLINE void qcy_finish_rare(
+    int n_rows, int vectors, const int32_t *sums, const qcy_tile *tile)
+{
+    int r, v;
+    for (r = 0; r < n_rows; r++) {
+        const ptrdiff_t first = r * tile->stride;
+        const int is_narrow = tile->n_columns < (ptrdiff_t)vectors * QCY_LANES;
+        qcy_sums acc[4];
+        qcy_codes codes;
+        for (v = 0; v < 4; v++) {
+            const int w = v < vectors ? v : 0;
+            acc[v] = qcy_sums_load(sums + w * QCY_LANES);
+        }
+        sums += vectors * QCY_LANES;
+        if (tile->multiplier == NULL) {
+            int32_t *out = (int32_t *)tile->out + first;
+            for (v = 0; v < vectors; v++) qcy_sums_store_some(out, acc[v], tile->n_columns, v);
+        } else if (tile->row_scale != NULL) {
+            float *out = (float *)tile->out + first;
+            const qcy_reals scale = qcy_reals_set(tile->row_scale[r]);
+            for (v = 0; v < vectors; v++) {
+                const qcy_reals both =
+                    qcy_reals_mul(scale, qcy_reals_load(tile->multiplier + v * QCY_LANES));
+                const qcy_reals real = qcy_reals_add(qcy_reals_mul(qcy_reals_of(acc[v]), both),
+                                                     qcy_reals_load(tile->bias + v * QCY_LANES));
+                if (is_narrow) qcy_reals_store_some(out, real, tile->n_columns, v);
+                else qcy_reals_store(out + v * QCY_LANES, real);
+            }
+        } else {
+            codes = qcy_finish_codes(vectors, acc, tile->is_wild, tile);
+            if (tile->table != NULL) codes = qcy_lookup(codes, qcy_table_load(tile->table));
+            qcy_store_codes(vectors, r, codes, tile);
+        }
     }
 }
 
@@ -161,8 +182,29 @@ QCY_INLINE void qcy_tile_body(
             }
         }
     }
+    if (tile->multiplier == NULL && tile->n_columns >= (ptrdiff_t)vectors * QCY_LANES) {
+        QCY_UNROLL
+        for (r = 0; r < n_rows; r++) {
+            int32_t *out = (int32_t *)tile->out + r * tile->stride;
+            QCY_UNROLL
+            for (v = 0; v < vectors; v++) qcy_sums_store(out + v * QCY_LANES, acc[r][v]);
+        }
+        return;
+    }
+    if (tile->multiplier == NULL || tile->row_scale != NULL || tile->table != NULL || tile->is_wild) {
+        int32_t sums[QCY_ROWS_MAX * QCY_PANEL];
+        QCY_UNROLL
+        for (r = 0; r < n_rows; r++) {
+            QCY_UNROLL
+            for (v = 0; v < vectors; v++)
+                qcy_sums_store(sums + (r * vectors + v) * QCY_LANES, acc[r][v]);
+        }
+        qcy_finish_rare(n_rows, vectors, sums, tile);
+        return;
+    }
     QCY_UNROLL
-    for (r = 0; r < n_rows; r++) qcy_finish_row(vectors, r, acc[r], tile);
+    for (r = 0; r < n_rows; r++)
+        qcy_store_codes(vectors, r, qcy_finish_codes(vectors, acc[r], 0, tile), tile);
 }
 
 /* One function per shape of tile. */
