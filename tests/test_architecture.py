@@ -218,6 +218,21 @@ def test_intrinsics_are_in_one_place(path):
         assert not found, f"{path.name} uses {found[0]}; intrinsics belong in _simd/operations_*.h"
 
 
+@pytest.mark.parametrize("module", ["q8", "plain"])
+def test_families_of_kernels_share_no_name(module):
+    """They are included into one module, where of two functions the later would win."""
+    text = (ROOT / "_kernels" / f"{module}.pyx").read_text(encoding="utf-8")
+    names = [
+        name for family in re.findall(r'^include "(\w+\.pxi)"$', text, re.M)
+        for name in re.findall(
+            r"^(?:def |cdef [\w *]*?)(\w+)\(",
+            (ROOT / "_kernels" / family).read_text(encoding="utf-8"), re.M,
+        )
+    ]
+    assert len(names) > 20
+    assert sorted(names) == sorted(set(names))
+
+
 @pytest.mark.parametrize("path", named(p for p in SOURCES if p.suffix not in (".py",)))
 def test_one_module_speaks_of_threads(path):
     code = re.sub(r'""".*?"""|#[^\n]*', "", path.read_text(encoding="utf-8"), flags=re.S)

@@ -9,7 +9,7 @@ b. Where codes must be made uint8, or 16 bits wide, or where few channels would 
    the rows of the image under some output rows are copied first, with a border: PADDED. A tap is
    then a whole kernel row, which lies in one piece.
 c. GATHERED is the general way: the window of each output pixel is copied into a row of a matrix.
-d. Groups take turns. Depthwise convolution has a loop of its own: depthwise.pyx.
+d. Groups take turns. Depthwise convolution has a loop of its own: depthwise.pxi.
 """
 from libc.stdint cimport int16_t, int32_t, uint8_t
 from libc.string cimport memset

@@ -3,6 +3,7 @@
 Each family stands in a file of its own and is included here. They share one space of names, so
 what only one of them means has its name in it.
 """
+include "pack.pxi"
 include "gemm.pxi"
 include "conv.pxi"
 include "depthwise.pxi"

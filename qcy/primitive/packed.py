@@ -53,16 +53,16 @@ class PackedWeights:
         size, _ = self._kernels.q8.packed_size(n_taps, depth, n_cols)
         self._panels = _aligned(n_groups * size)
         self._sums = np.empty((n_groups, n_cols), np.int32)
-        magnitudes = np.empty((n_groups, n_cols), np.int64)
+        magnitudes = np.empty(n_groups * n_cols, np.int64)
         flip = 0x80 if self.dtype == np.uint8 else 0
-        for group, matrix in enumerate(self._matrices(codes)):
-            self._kernels.q8.pack(
-                matrix.view(np.uint8), n_taps, flip,
-                self._panels[group * size : (group + 1) * size],
-                self._weight_zero.reshape(n_groups, n_cols)[group], self._sums[group],
-                magnitudes[group],
-            )
-        self._reach = _check_sums(magnitudes.reshape(-1), bias)
+        by_column = codes.T if groups is None else codes.reshape(len(codes), n_taps * depth)
+        self._kernels.q8.sum_columns(
+            by_column.view(np.uint8), flip, self._weight_zero, self._sums.reshape(-1), magnitudes
+        )
+        self._reach = _check_sums(magnitudes, bias)
+        for group, weights in enumerate(self._by_group(codes.view(np.uint8))):
+            panels = self._panels[group * size : (group + 1) * size]
+            self._kernels.q8.pack(weights, flip, panels)
         self._kept = {}
 
     def _pack_transposed(self, codes):
@@ -101,15 +101,11 @@ class PackedWeights:
         n_out, depth, height, width = self.shape
         return self.groups, height, width * depth, n_out // self.groups
 
-    def _matrices(self, codes):
-        """Yield the (taps * depth, N) matrix of each group: kernel rows, columns, channels."""
+    def _by_group(self, codes):
+        """Return the weights of each group: (kernel rows, kernel columns, channels, N)."""
         if self.groups is None:
-            yield codes
-            return
-        n_groups, n_taps, depth, n_cols = self._group_shape()
-        for group in np.split(codes, n_groups):
-            matrix = group.transpose(2, 3, 1, 0).reshape(n_taps * depth, n_cols)
-            yield np.ascontiguousarray(matrix)
+            return [codes[None, None]]
+        return [group.transpose(2, 3, 1, 0) for group in np.split(codes, self.groups)]
 
     @property
     def is_depthwise(self):
