@@ -45,7 +45,9 @@ PLAIN_VARIANTS = ("portable", "avx2")
 # differently from another; -ffast-math would do worse and is never used. Each is probed.
 FLAGS = {
     "unix": ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-             "-fvisibility=hidden"],
+             "-fvisibility=hidden",
+             # C code that is stripped has no use for tables of how to unwind it.
+             *([] if DEBUG else ["-fno-asynchronous-unwind-tables"])],
     "msvc": ["/O2", "/fp:precise"],
 }
 # 32-bit x86 computes in x87 registers unless told otherwise, and those round differently.
@@ -56,7 +58,7 @@ NO_X87 = ["-msse2", "-mfpmath=sse"]
 FLAGS_OF = {
     "q8": ["-falign-functions=64"],
     "plain": ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic"],
-    "call": ["-O2"],
+    "call": [],
     "small": ["-Os"],
 }
 # Without symbols, and without the padding to pages that keeps code and constants apart.

@@ -29,11 +29,7 @@ _LATER = {
     "quantize_model": "quantize",
 }
 
-__all__ = [
-    *_layers, "Calibrator", "Cancelled", "Context", "EntropyObserver", "MSEObserver",
-    "MinMaxObserver", "Model", "MovingAverageObserver", "PercentileObserver", "QuantizedModel",
-    "Sequential", "compare_quantized_model", "quantize_model",
-]
+__all__ = [*_layers, *_LATER, "Cancelled", "Context", "Model", "QuantizedModel", "Sequential"]
 
 
 def __getattr__(name):
