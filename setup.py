@@ -25,30 +25,46 @@ DIRECTIVES = {
     "embedsignature": True,
     "freethreading_compatible": True,
 }
+# Nobody looks at a kernel from Python: plain C functions will do, without signatures.
+KERNEL_DIRECTIVES = DIRECTIVES | {"binding": False, "embedsignature": False}
 
 #: Cython's memoryview machinery, built once instead of into every module.
 SHARED = "qcy._memoryview"
 MODULES = [
     "qcy._cpu", "qcy._threads", "qcy._step", "qcy._product", "qcy._program", "qcy.tensor.generic",
 ]
-KERNELS = [
-    f"qcy._kernels.{name}"
-    for name in (
-        "tensor", "gemm", "conv", "depthwise", "columns", "quantize", "elementwise", "norm",
-        "attention", "pool", "move",
-    )
-]
+# Those of them that run with every call.
+FAST_MODULES = {"qcy._threads", "qcy._step"}
+KERNELS = "qcy._kernels.q8"
+# Kernels that name no instruction, and the variants that they are built for: _kernels/__init__.py
+# knows which of these builds serves the other variants.
+PLAIN = "qcy._kernels.plain"
+PLAIN_VARIANTS = ("portable", "avx2")
 
 # Flags by compiler family. -ffp-contract=off keeps FMA from making one variant round
 # differently from another; -ffast-math would do worse and is never used. Each is probed.
 FLAGS = {
     "unix": ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-             "-fvisibility=hidden"],
+             "-fvisibility=hidden",
+             # C code that is stripped has no use for tables of how to unwind it.
+             *([] if DEBUG else ["-fno-asynchronous-unwind-tables"])],
     "msvc": ["/O2", "/fp:precise"],
 }
 # 32-bit x86 computes in x87 registers unless told otherwise, and those round differently.
 NO_X87 = ["-msse2", "-mfpmath=sse"]
-STRIP = ["-Wl,-s"]
+# By what a module holds. Kernels of codes start on a cache line each, so that how fast one is does
+# not depend on the sizes of those before it. Plain kernels gain next to nothing from -O3, which
+# takes a third more room. What does not even run with every call is built small.
+FLAGS_OF = {
+    "q8": ["-falign-functions=64"],
+    "plain": ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic"],
+    "call": [],
+    "small": ["-Os"],
+}
+# Without symbols, and without the padding to pages that keeps code and constants apart.
+LINK = [["-Wl,-s"], ["-Wl,-z,noseparate-code"]]
+# Cython asks for every helper to be inlined everywhere; compilers know better where that pays.
+NO_INLINE = ("CYTHON_INLINE", "")
 # Compile flags and link flags to try, in order. The second is Apple Clang with libomp.
 OPENMP = {
     "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
@@ -104,24 +120,28 @@ void probe(void) {{ {expression}; }}
 def extensions():
     """List every extension that any machine may build."""
     options = {
-        "compiler_directives": DIRECTIVES,
         "shared_utility_qualified_name": SHARED,
         "quiet": True,
     }
     found = cythonize(
         [Extension(SHARED, []), *(Extension(m, [f"{m.replace('.', '/')}.pyx"]) for m in MODULES)],
-        build_dir="build/cython/plain", **options,
+        compiler_directives=DIRECTIVES, build_dir="build/cython/once", **options,
     )
     for ext in found:
         ext.variant = None
+        ext.kind = "call" if ext.name in FAST_MODULES else "small"
     # One .pyx may stand in one Extension of a cythonize call, hence one call a variant.
     for variant in VARIANTS:
         kernels = cythonize(
-            [Extension(f"{m}_{variant}", [f"{m.replace('.', '/')}.pyx"]) for m in KERNELS],
-            build_dir=f"build/cython/{variant}", **options,
+            [
+                Extension(f"{m}_{variant}", [f"{m.replace('.', '/')}.pyx"])
+                for m in [KERNELS, *([PLAIN] if variant in PLAIN_VARIANTS else [])]
+            ],
+            compiler_directives=KERNEL_DIRECTIVES, build_dir=f"build/cython/{variant}", **options,
         )
         for ext in kernels:
             ext.variant = variant
+            ext.kind = "plain" if ext.name.startswith(PLAIN) else "q8"
         found += kernels
     return found
 
@@ -135,14 +155,19 @@ class BuildExt(build_ext):
 
     def build_extensions(self):
         family = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
-        compile_flags = [flag for flag in FLAGS[family] if self.compiles("", ["-Werror", flag])
-                         ] if family == "unix" else FLAGS[family]
+        compile_flags, flags_of = FLAGS[family], {}
+        if family == "unix":
+            compile_flags, *more = (
+                [flag for flag in flags if self.compiles("", ["-Werror", flag])]
+                for flags in (FLAGS[family], *FLAGS_OF.values())
+            )
+            flags_of = dict(zip(FLAGS_OF, more, strict=True))
         link_flags = []
         if family == "unix":
             if self.compiles("#ifndef __i386__\n#error\n#endif\n"):
                 compile_flags += NO_X87
-            if not DEBUG and self.compiles("", [], STRIP):
-                link_flags += STRIP
+            for flags in LINK if not DEBUG else []:
+                link_flags += flags if self.compiles("", [], flags) else []
         openmp_compile, openmp_link = self.openmp_flags(family)
         refused = set()
         for variant, (expression, unix, msvc) in VARIANTS.items():
@@ -160,7 +185,10 @@ class BuildExt(build_ext):
         self.extensions = [ext for ext in self.extensions if ext.variant not in refused]
         for ext in self.extensions:
             ext.include_dirs += ["qcy", "qcy/_simd"]
-            ext.extra_compile_args = compile_flags + ext.extra_compile_args
+            ext.extra_compile_args = [
+                *compile_flags, *flags_of.get(ext.kind, []), *ext.extra_compile_args
+            ]
+            ext.define_macros.append(NO_INLINE)
             ext.extra_link_args += link_flags
             if ext.name == "qcy._threads":      # the only speaker of OpenMP
                 ext.extra_compile_args += openmp_compile

@@ -29,7 +29,7 @@ GUESTS = {"tqdm": "nn.progress", "onnx": "nn.onnx"}
 MAX_LINES = 450
 
 SOURCES = sorted(
-    path for pattern in ("*.py", "*.pyx", "*.pxd") for path in ROOT.rglob(pattern)
+    path for pattern in ("*.py", "*.pyx", "*.pxi", "*.pxd") for path in ROOT.rglob(pattern)
 )
 #: Packages' fronts: names from everywhere, and nothing else.
 FRONTS = {"", "nn"}
@@ -64,7 +64,7 @@ def is_module(dotted):
     """Whether a dotted name below qcy is a module and not what one holds."""
     path = ROOT.joinpath(*dotted.split("."))
     return (path / "__init__.py").exists() or any(
-        path.with_suffix(suffix).exists() for suffix in (".py", ".pyx", ".pxd", ".h")
+        path.with_suffix(suffix).exists() for suffix in (".py", ".pyx", ".pxi", ".pxd", ".h")
     )
 
 
@@ -139,7 +139,7 @@ def test_imports_are_of_the_standard_library_and_numpy(path):
 
 
 def test_the_ground_floor_is_below_everything():
-    assert floor("_kernels.gemm") == 1
+    assert floor("_kernels.q8") == 1
     assert floor("primitive.conv") == 2
     assert floor("tensor.quantized") == 3
     assert floor("nn.layers.dense") == 4
@@ -218,7 +218,22 @@ def test_intrinsics_are_in_one_place(path):
         assert not found, f"{path.name} uses {found[0]}; intrinsics belong in _simd/operations_*.h"
 
 
-@pytest.mark.parametrize("path", named(p for p in SOURCES if p.suffix in (".pyx", ".pxd")))
+@pytest.mark.parametrize("module", ["q8", "plain"])
+def test_families_of_kernels_share_no_name(module):
+    """They are included into one module, where of two functions the later would win."""
+    text = (ROOT / "_kernels" / f"{module}.pyx").read_text(encoding="utf-8")
+    names = [
+        name for family in re.findall(r'^include "(\w+\.pxi)"$', text, re.M)
+        for name in re.findall(
+            r"^(?:def |cdef [\w *]*?)(\w+)\(",
+            (ROOT / "_kernels" / family).read_text(encoding="utf-8"), re.M,
+        )
+    ]
+    assert len(names) > 20
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("path", named(p for p in SOURCES if p.suffix not in (".py",)))
 def test_one_module_speaks_of_threads(path):
     code = re.sub(r'""".*?"""|#[^\n]*', "", path.read_text(encoding="utf-8"), flags=re.S)
     if path.name != "_threads.pyx":

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -83,15 +82,18 @@ def test_what_the_system_says_of_the_cpu():
 
 
 def test_every_variant_has_every_module_built_for_it(kernels):
-    modules = [field.name for field in fields(kernels) if field.name != "variant"]
-    assert modules == [
-        "tensor", "gemm", "conv", "depthwise", "columns", "quantize", "elementwise", "pool",
-        "move",
-    ]
-    for module in modules:
-        name = getattr(kernels, module).__name__
-        assert name == f"qcy._kernels.{module}_{kernels.variant}"
-    assert kernels.gemm.PANEL % kernels.gemm.LANES == 0
+    assert kernels.q8.__name__ == f"qcy._kernels.q8_{kernels.variant}"
+    plain = _kernels.PLAIN.get(kernels.variant, "portable")
+    assert kernels.plain.__name__ == f"qcy._kernels.plain_{plain}"
+    assert kernels.q8.PANEL % kernels.q8.LANES == 0
+
+
+def test_a_variant_takes_plain_kernels_that_its_cpu_can_run():
+    for variant, plain in _kernels.PLAIN.items():
+        assert {variant, plain} <= set(_kernels.VARIANTS)
+        assert _kernels.VARIANTS.index(variant) <= _kernels.VARIANTS.index(plain)
+    for variant in USABLE:
+        assert _kernels.PLAIN.get(variant, "portable") in USABLE
 
 
 def test_only_the_chosen_variant_is_imported():
@@ -100,7 +102,7 @@ import sys
 import qcy
 import qcy.nn
 from qcy import _kernels
-loaded = {name.rsplit("_", 1)[1] for name in sys.modules if name.startswith("qcy._kernels.")}
+loaded = {name.rsplit("_", 1)[1] for name in sys.modules if name.startswith("qcy._kernels.q8")}
 print(sorted(loaded), _kernels.active.variant)
 """
     for variant in USABLE:

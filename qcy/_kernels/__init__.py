@@ -1,16 +1,15 @@
 """Choose, once, the fastest build of the kernels that this machine can run.
 
-Each ``.pyx`` of this folder is compiled once per variant: ``gemm.pyx`` becomes ``gemm_avx2``,
-``gemm_portable`` and so on. A build that the CPU lacks the instructions for is never imported,
-because even its module initialization may use them. ``QCY_VARIANT`` forces a choice.
+``q8.pyx`` is compiled once per variant, as ``q8_avx2``, ``q8_portable`` and so on; ``plain.pyx``,
+which names no instruction, for some of them only. A build that the CPU lacks the instructions for
+is never imported, because even its module initialization may use them. ``QCY_VARIANT`` forces a
+choice.
 """
 
 import os
-from dataclasses import dataclass, fields
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
 
 from qcy import _cpu
 
@@ -20,22 +19,18 @@ VARIANTS = (
 )
 
 
-@dataclass(frozen=True, repr=False)
-class Kernels:
-    """One variant's compiled modules."""
+#: Which build of the plain kernels goes with a variant; all others take the portable one. AVX-512
+#: would make some loops over 64-bit integers faster, which is not worth two more builds.
+PLAIN = dict.fromkeys(("avx512vbmi", "avx512vnni", "avxvnni", "avx2"), "avx2")
 
-    variant: str
-    tensor: ModuleType
-    gemm: ModuleType
-    conv: ModuleType
-    depthwise: ModuleType
-    columns: ModuleType
-    quantize: ModuleType
-    elementwise: ModuleType
-    norm: ModuleType
-    attention: ModuleType
-    pool: ModuleType
-    move: ModuleType
+
+class Kernels:
+    """One variant's compiled modules: ``q8``, the kernels of codes, and ``plain``, all others."""
+
+    def __init__(self, variant):
+        self.variant = variant
+        self.q8 = import_module(f"qcy._kernels.q8_{variant}")
+        self.plain = import_module(f"qcy._kernels.plain_{PLAIN.get(variant, 'portable')}")
 
     def __repr__(self):
         return f"Kernels({self.variant!r})"
@@ -46,7 +41,7 @@ def usable_variants():
     return [
         variant
         for variant in VARIANTS
-        if _cpu.supports(variant) and find_spec(f"qcy._kernels.gemm_{variant}")
+        if _cpu.supports(variant) and find_spec(f"qcy._kernels.q8_{variant}")
     ]
 
 
@@ -63,12 +58,7 @@ def load(variant):
         raise ImportError(
             f"kernel variant {variant!r} is not usable here; choose from {usable_variants()}"
         )
-    modules = {
-        field.name: import_module(f"qcy._kernels.{field.name}_{variant}")
-        for field in fields(Kernels)
-        if field.name != "variant"
-    }
-    return Kernels(variant, **modules)
+    return Kernels(variant)
 
 
 #: The variant in use.

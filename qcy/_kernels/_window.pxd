@@ -23,11 +23,10 @@ cdef struct window_t:
 cdef inline window_t window_from(tuple sizes):
     """Unpack what `qcy.primitive.windows.Window.sizes` packed, in the order of the struct."""
     cdef window_t window
-    (
-        window.height, window.width, window.channels, window.out_height, window.out_width,
-        window.kernel_height, window.kernel_width, window.stride_height, window.stride_width,
-        window.dilation_height, window.dilation_width, window.pad_top, window.pad_left,
-    ) = sizes
+    cdef Py_ssize_t* size = <Py_ssize_t*> &window
+    cdef size_t i
+    for i in range(sizeof(window_t) // sizeof(Py_ssize_t)):
+        size[i] = sizes[i]
     return window
 
 

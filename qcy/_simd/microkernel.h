@@ -41,66 +41,117 @@ typedef struct {
 /* Pointers to rows, and to their taps unless these lie evenly. */
 typedef void (*qcy_tile_function)(const uint8_t *const *rows, const qcy_tile *tile);
 
-/* Store one row of finished sums: int32 or float32. */
-QCY_INLINE void qcy_finish_row(const int vectors, const int r, const qcy_sums *acc, const qcy_tile *tile)
+/* Store one row of sums as float32, equation (22). */
+QCY_INLINE void qcy_finish_reals(
+    const int vectors, const int r, const qcy_sums *acc, const int is_narrow, const qcy_tile *tile)
 {
-    const ptrdiff_t first = r * tile->stride;
-    const int is_narrow = tile->n_columns < (ptrdiff_t)vectors * QCY_LANES;
+    const qcy_reals scale = qcy_reals_set(tile->row_scale[r]);
+    float *out = (float *)tile->out + r * tile->stride;
     int v;
-    if (tile->multiplier == NULL) {
-        int32_t *out = (int32_t *)tile->out + first;
-        QCY_UNROLL
-        for (v = 0; v < vectors; v++) {
-            if (is_narrow) qcy_sums_store_some(out, acc[v], tile->n_columns, v);
-            else qcy_sums_store(out + v * QCY_LANES, acc[v]);
-        }
-    } else {
-        float *out = (float *)tile->out + first;
-        const qcy_reals scale = qcy_reals_set(tile->row_scale[r]);
-        QCY_UNROLL
-        for (v = 0; v < vectors; v++) {
-            const qcy_reals both =
-                qcy_reals_mul(scale, qcy_reals_load(tile->multiplier + v * QCY_LANES));
-            const qcy_reals real = qcy_reals_add(qcy_reals_mul(qcy_reals_of(acc[v]), both),
-                                                 qcy_reals_load(tile->bias + v * QCY_LANES));
-            if (is_narrow) qcy_reals_store_some(out, real, tile->n_columns, v);
-            else qcy_reals_store(out + v * QCY_LANES, real);
-        }
+    QCY_UNROLL
+    for (v = 0; v < vectors; v++) {
+        const qcy_reals both =
+            qcy_reals_mul(scale, qcy_reals_load(tile->multiplier + v * QCY_LANES));
+        const qcy_reals real = qcy_reals_add(qcy_reals_mul(qcy_reals_of(acc[v]), both),
+                                             qcy_reals_load(tile->bias + v * QCY_LANES));
+        if (is_narrow) qcy_reals_store_some(out, real, tile->n_columns, v);
+        else qcy_reals_store(out + v * QCY_LANES, real);
     }
 }
 
-/* Store codes of as many rows as fill a vector of codes, from row r on. */
-QCY_INLINE void qcy_finish_codes(
-    const int n_rows, const int vectors, const int r, qcy_sums (*acc)[QCY_VECTORS],
-    const qcy_tile *tile)
+/* Requantize four vectors of sums to one of codes: a row of four vectors, or several of fewer. */
+QCY_INLINE qcy_codes qcy_finish_codes(
+    const int vectors, const qcy_sums *acc, const int is_wild, const qcy_tile *tile)
 {
-    const int together = 4 / vectors;           /* rows: three vectors leave the fourth unread */
     qcy_reals real[4];
     qcy_codes codes;
-    int v, i;
+    int v;
     QCY_UNROLL
-    for (v = 0; v < 4; v++) {
-        const int row = r + v / vectors < n_rows && v / vectors < together ? r + v / vectors : r;
-        real[v] = qcy_reals_mul(qcy_reals_of(acc[row][v % vectors]),
+    for (v = 0; v < 4; v++)
+        real[v] = qcy_reals_mul(qcy_reals_of(acc[v]),
                                 qcy_reals_load(tile->multiplier + v % vectors * QCY_LANES));
-    }
-    if (tile->is_wild) {
+    if (is_wild) {
         QCY_UNROLL
         for (v = 0; v < 4; v++) real[v] = qcy_reals_tame(real[v]);
     }
     codes = qcy_round_pack(real[0], real[1], real[2], real[3], tile->zero_point);
     if (tile->low | (255 - tile->high) | tile->flip)
         codes = qcy_clamp_flip(codes, tile->low, tile->high, tile->flip);
-    if (tile->table != NULL) codes = qcy_lookup(codes, qcy_table_load(tile->table));
-    QCY_UNROLL
-    for (i = 0; i < together; i++) {
-        uint8_t *out = (uint8_t *)tile->out + (r + i) * tile->stride;
-        if (r + i >= n_rows) continue;
-        if (vectors < 3) qcy_codes_store_part(out, codes, i, vectors, tile->n_columns);
-        else if (tile->n_columns < (ptrdiff_t)vectors * QCY_LANES)
-            qcy_codes_store_some(out, codes, tile->n_columns);
-        else qcy_codes_store(out, codes, vectors);
+    return codes;
+}
+
+QCY_INLINE void qcy_store_codes(const int vectors, const int r, qcy_codes codes, const qcy_tile *tile)
+{
+    uint8_t *out = (uint8_t *)tile->out + r * tile->stride;
+    if (tile->n_columns < (ptrdiff_t)vectors * QCY_LANES)
+        qcy_codes_store_some(out, codes, tile->n_columns);
+    else
+        qcy_codes_store(out, codes, vectors);
+}
+
+QCY_INLINE int qcy_is_rare(const int vectors, const qcy_tile *tile)
+{
+    if (tile->multiplier == NULL || tile->row_scale != NULL)
+        return tile->n_columns < (ptrdiff_t)vectors * QCY_LANES;
+#ifdef QCY_TABLE
+    return tile->is_wild;
+#else
+    return tile->is_wild || tile->table != NULL;
+#endif
+}
+
+/* Store a whole tile of sums, [rows][vectors][QCY_LANES], as what is rarer than whole panels: narrow
+ * ones of int32 and float32, codes that are wild, or looked up where registers hold no table. It is
+ * written once and not into every tile, where rows are unrolled: that would be half of their code. */
+QCY_NOINLINE void qcy_finish_rare(
+    int n_rows, int vectors, const int32_t *sums, const qcy_tile *tile)
+{
+    int r, v;
+    for (r = 0; r < n_rows; r++) {
+        qcy_sums acc[4];
+        qcy_codes codes;
+        for (v = 0; v < 4; v++)
+            acc[v] = qcy_sums_load(sums + (v < vectors ? v : 0) * QCY_LANES);
+        sums += vectors * QCY_LANES;
+        if (tile->multiplier == NULL) {
+            int32_t *out = (int32_t *)tile->out + r * tile->stride;
+            for (v = 0; v < vectors; v++) qcy_sums_store_some(out, acc[v], tile->n_columns, v);
+        } else if (tile->row_scale != NULL) {
+            qcy_finish_reals(vectors, r, acc, 1, tile);
+        } else {
+            codes = qcy_finish_codes(vectors, acc, tile->is_wild, tile);
+            if (tile->table != NULL) codes = qcy_lookup(codes, qcy_table_load(tile->table));
+            qcy_store_codes(vectors, r, codes, tile);
+        }
     }
+}
+
+/* Store codes of as many rows as fill a vector of codes, from row r on. */
+QCY_INLINE void qcy_finish_rows(
+    const int n_rows, const int vectors, const int r, qcy_sums (*acc)[QCY_VECTORS],
+    const qcy_tile *tile)
+{
+    const int together = 4 / vectors;           /* rows: three vectors leave the fourth unread */
+    qcy_sums four[4];
+    qcy_codes codes;
+    int v, i;
+    QCY_UNROLL
+    for (v = 0; v < 4; v++)
+        four[v] = acc[r + v / vectors < n_rows && v / vectors < together ? r + v / vectors : r]
+                     [v % vectors];
+    codes = qcy_finish_codes(vectors, four, 0, tile);
+#ifdef QCY_TABLE
+    if (tile->table != NULL) codes = qcy_lookup(codes, qcy_table_load(tile->table));
+#endif
+    if (vectors > 2) {
+        qcy_store_codes(vectors, r, codes, tile);
+        return;
+    }
+    QCY_UNROLL
+    for (i = 0; i < together; i++)
+        if (r + i < n_rows)
+            qcy_codes_store_part((uint8_t *)tile->out + (r + i) * tile->stride, codes, i, vectors,
+                                 tile->n_columns);
 }
 
 QCY_INLINE void qcy_tile_body(
@@ -177,12 +228,28 @@ QCY_INLINE void qcy_tile_body(
             }
         }
     }
-    if (tile->multiplier == NULL || tile->row_scale != NULL) {
+    if (qcy_is_rare(vectors, tile)) {
+        int32_t sums[QCY_ROWS_MAX * QCY_PANEL];
         QCY_UNROLL
-        for (r = 0; r < n_rows; r++) qcy_finish_row(vectors, r, acc[r], tile);
+        for (r = 0; r < n_rows; r++) {
+            QCY_UNROLL
+            for (v = 0; v < vectors; v++)
+                qcy_sums_store(sums + (r * vectors + v) * QCY_LANES, acc[r][v]);
+        }
+        qcy_finish_rare(n_rows, vectors, sums, tile);
+    } else if (tile->multiplier == NULL) {
+        QCY_UNROLL
+        for (r = 0; r < n_rows; r++) {
+            int32_t *out = (int32_t *)tile->out + r * tile->stride;
+            QCY_UNROLL
+            for (v = 0; v < vectors; v++) qcy_sums_store(out + v * QCY_LANES, acc[r][v]);
+        }
+    } else if (tile->row_scale != NULL) {
+        QCY_UNROLL
+        for (r = 0; r < n_rows; r++) qcy_finish_reals(vectors, r, acc[r], 0, tile);
     } else {
         QCY_UNROLL
-        for (r = 0; r < n_rows; r += 4 / vectors) qcy_finish_codes(n_rows, vectors, r, acc, tile);
+        for (r = 0; r < n_rows; r += 4 / vectors) qcy_finish_rows(n_rows, vectors, r, acc, tile);
     }
 }
 

@@ -264,4 +264,48 @@ static void qcy_mean_pixel(
                           out);
 }
 
+/* ----------------------------------------------------------------- windows as rows of a matrix */
+
+/* Where the windows of an image lie, and what becomes of them. */
+typedef struct {
+    ptrdiff_t per_line;         /* windows side by side */
+    ptrdiff_t step;             /* bytes from one to the next */
+    ptrdiff_t line_step;        /* bytes from a line of them to the next */
+    ptrdiff_t row_step;         /* bytes from one row of a window to the next */
+    ptrdiff_t n_rows;           /* of a window */
+    ptrdiff_t row_bytes;
+    ptrdiff_t bytes;            /* of a row of the matrix */
+} qcy_windows;
+
+QCY_INLINE void qcy_bring(
+    const uint8_t *copy, const qcy_windows *given, ptrdiff_t first, ptrdiff_t n, const size_t chunk,
+    uint8_t *out)
+{
+    const qcy_windows w = *given;       /* out may alias what a pointer leads to */
+    const uint8_t *line = copy + first / w.per_line * w.line_step;
+    ptrdiff_t x = first % w.per_line, i, y;
+    for (i = 0; i < n; i++, out += w.bytes) {
+        const uint8_t *from = line + x * w.step;
+        uint8_t *to = out;
+        for (y = 0; y < w.n_rows; y++, from += w.row_step, to += w.row_bytes)
+            memcpy(to, from, chunk);
+        if (++x == w.per_line) {
+            x = 0;
+            line += w.line_step;
+        }
+    }
+}
+
+/* Write the rows of each window one after another. Rows of up to 64 bytes are moved as 8, 16, 32 or
+ * 64 of them: what is too much is overwritten by the next, and past the last there is room. */
+static void qcy_bring_windows(
+    const uint8_t *copy, const qcy_windows *w, ptrdiff_t first, ptrdiff_t n, uint8_t *out)
+{
+    if (w->row_bytes <= 8) qcy_bring(copy, w, first, n, 8, out);
+    else if (w->row_bytes <= 16) qcy_bring(copy, w, first, n, 16, out);
+    else if (w->row_bytes <= 32) qcy_bring(copy, w, first, n, 32, out);
+    else if (w->row_bytes <= 64) qcy_bring(copy, w, first, n, 64, out);
+    else qcy_bring(copy, w, first, n, (size_t)w->row_bytes, out);
+}
+
 #endif

@@ -13,20 +13,33 @@
     progress.py         bars and lines
 """
 
-from qcy.nn.calibration import Calibrator
-from qcy.nn.compare import compare_quantized_model
+from importlib import import_module
+
 from qcy.nn.context import Cancelled, Context
 from qcy.nn.layers import *  # noqa: F403
 from qcy.nn.layers import __all__ as _layers
 from qcy.nn.model import Model, Sequential
-from qcy.nn.observer import (
-    EntropyObserver, MinMaxObserver, MovingAverageObserver, MSEObserver, PercentileObserver,
-)
-from qcy.nn.quantize import quantize_model
 from qcy.nn.quantized_model import QuantizedModel
 
-__all__ = [
-    *_layers, "Calibrator", "Cancelled", "Context", "EntropyObserver", "MSEObserver",
-    "MinMaxObserver", "Model", "MovingAverageObserver", "PercentileObserver", "QuantizedModel",
-    "Sequential", "compare_quantized_model", "quantize_model",
-]
+#: What is imported when it is first asked for, and where from: who only runs a model starts sooner.
+_LATER = {
+    "Calibrator": "calibration", "EntropyObserver": "observer", "MSEObserver": "observer",
+    "MinMaxObserver": "observer", "MovingAverageObserver": "observer",
+    "PercentileObserver": "observer", "compare_quantized_model": "compare",
+    "quantize_model": "quantize",
+}
+
+__all__ = [*_layers, *_LATER, "Cancelled", "Context", "Model", "QuantizedModel", "Sequential"]
+
+
+def __getattr__(name):
+    if name in _LATER:
+        globals()[name] = getattr(import_module(f"qcy.nn.{_LATER[name]}"), name)
+        return globals()[name]
+    if name in _LATER.values():
+        return import_module(f"qcy.nn.{name}")
+    raise AttributeError(f"module 'qcy.nn' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_LATER})

@@ -1,7 +1,6 @@
 """The float model: a directed acyclic graph of named layers."""
 
 import os
-import zipfile
 import zlib
 from dataclasses import dataclass, field
 
@@ -328,6 +327,8 @@ def _read_arrays(path):
     """Return the arrays in a ``.npz`` file by name."""
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"weights must be a mapping, or the path of a .npz file, got {path!r}")
+    import zipfile              # it brings in every kind of compression
+
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)

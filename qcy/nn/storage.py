@@ -9,7 +9,6 @@ changes of what codes a model computes. A file with a newer number is refused.
 import json
 import os
 import struct
-import uuid
 import zlib
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def save(model, path):
     """Write a model to `path`: to a new file beside it first, which then takes its place."""
     path = Path(path)
     data = to_bytes(model)
-    temporary = path.parent / f".{uuid.uuid4().hex}.qcy"
+    temporary = path.parent / f".{os.urandom(16).hex()}.qcy"
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -114,11 +113,12 @@ def from_bytes(data, name="the data"):
                 f"{name} has {kind} number {number}, this qcy {_version.VERSION} knows up to "
                 f"{known}: a newer qcy wrote it"
             )
+    data = memoryview(data)         # so that no slice is a copy
     if _SUM.unpack_from(data, len(data) - _SUM.size)[0] != zlib.crc32(data[: -_SUM.size]):
         raise ValueError(f"{name} is damaged or cut short: its checksum does not match")
     try:
         header = json.loads(zlib.decompress(data[_FIXED.size : _FIXED.size + length]))
-        return _from_header(header, memoryview(data)[_FIXED.size + length : -_SUM.size])
+        return _from_header(header, data[_FIXED.size + length : -_SUM.size])
     except (
         ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
         zlib.error,
@@ -139,7 +139,8 @@ def _from_header(header, blob):
             n_bytes = stored.itemsize * int(np.prod(shape))
             part = np.frombuffer(blob[offset : offset + n_bytes], stored)
             # Copied, since they are not aligned here: sums of the BLAS would differ in a last bit.
-            arrays[array] = part.astype(dtype).reshape(shape)
+            # But codes are read where they lie: layers pack them, or keep a copy.
+            arrays[array] = (part if stored.itemsize == 1 else part.astype(dtype)).reshape(shape)
             offset += n_bytes
         settings = {k: _unplain(v) for k, v in entry["settings"].items()}
         nodes.append(Node(

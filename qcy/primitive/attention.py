@@ -92,7 +92,7 @@ def attention_q8(
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
     out = _validate.output("out", out, shape, out_dtype)
     target = (*output_target(out_dtype, out_zero_point), 256 * float(factor) >= 2.0**31)
-    step = _kernels.active.attention.attention(
+    step = _kernels.active.q8.attention(
         q, k, v, sizes, zeros, tuple(flip_of(codes.dtype) for codes in (q, k, v)), float(step),
         float(factor), target, out,
     )

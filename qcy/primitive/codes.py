@@ -97,7 +97,7 @@ def quantize_q8(x, scale, zero_point=0, *, axis=None, dtype="uint8", out=None, n
     dtype = _validate.q8_dtype("dtype", dtype)
     scale, zero_point, inner = _channels(x.shape, axis, "scale", scale, zero_point, dtype)
     out = _validate.output("out", out, x.shape, dtype)
-    step = _kernels.active.quantize.quantize(
+    step = _kernels.active.q8.quantize(
         x, x.size, scale, zero_point, inner, dtype == np.int8, *_validate.code_range(dtype), out
     )
     step.complaint = "x must not hold NaN, got {} of them"
@@ -138,7 +138,7 @@ def dequantize_q8(codes, scale, zero_point=0, *, axis=None, out=None, n_threads=
         codes.shape, axis, "scale", scale, zero_point, codes.dtype
     )
     out = _validate.output("out", out, codes.shape, np.float32)
-    step = _kernels.active.quantize.dequantize(
+    step = _kernels.active.q8.dequantize(
         codes, codes.size, scale, zero_point, inner, codes.dtype == np.int8, out
     )
     return step, out, None
@@ -200,7 +200,7 @@ def requantize_q8(
     if mode and bias is not None and acc.size:
         _check_biased(acc.reshape(-1, n_cols), bias)
     fixed, shift = _fixed_point(multiplier) if mode else (None, None)
-    step = _kernels.active.quantize.requantize(
+    step = _kernels.active.q8.requantize(
         acc, acc.size, bias, multiplier, fixed, shift, mode, np.array([zero_point], np.int32),
         low, high, out,
     )
@@ -262,7 +262,7 @@ def lookup_q8(codes, table, *, out=None, n_threads=None):
     codes = _validate.q8_array("codes", codes)
     table = code_table(table)
     out = _validate.output("out", out, codes.shape, table.dtype)
-    step = _kernels.active.elementwise.lookup(codes, codes.size, by_byte(table, codes.dtype), out)
+    step = _kernels.active.q8.lookup(codes, codes.size, by_byte(table, codes.dtype), out)
     return step, out, None
 
 

@@ -58,7 +58,7 @@ def im2col_q8(
     shape = _matrix_shape(n, sizes)
     out = _validate.output("out", out, shape, x.dtype)
     with borrowed(n_threads) as n_borrowed:
-        _kernels.active.columns.im2col(
+        _kernels.active.plain.im2col(
             x.view(np.uint8), sizes, layout == "NHWC", zero_point & 0xFF, out.view(np.uint8),
             n_borrowed,
         )
@@ -117,7 +117,7 @@ def col2im_q8(
         )
     out = _validate.output("out", out, shape, np.int32)
     with borrowed(n_threads) as n_borrowed:
-        _kernels.active.columns.col2im(
+        _kernels.active.plain.col2im(
             columns, sizes, layout == "NHWC", zero_point, out, n_borrowed
         )
     return out

@@ -119,18 +119,18 @@ def step_of(images, packed, window, x_zero_point, out, scales=None, target=(0, 0
     n, height, width, channels = images.shape
     flip = flip_of(images.dtype)
     zero = _validate.code("x_zero_point", x_zero_point, images.dtype) + flip
-    kernels = packed._kernels
+    kernels = packed._kernels.q8
     sizes = window.sizes(height, width, channels)
     if packed.is_depthwise:
         arrays, is_wild = packed.depthwise(zero, scales)
-        kernel = kernels.depthwise.depthwise if len(arrays) == 3 else kernels.depthwise.plain
+        kernel = kernels.depthwise if len(arrays) == 3 else kernels.plain_depthwise
         return kernel(images, n, sizes, flip, zero, *arrays, (*target, is_wild), out)
     right = packed.product(zero, scales, target)
     if _is_product(window, packed):
-        return kernels.gemm.product(
+        return kernels.product(
             images, n * height * width, channels, flip, False, False, right, out
         )
-    return kernels.conv.convolution(
+    return kernels.convolution(
         images, n, sizes, flip, zero, packed.groups, right, packed.is_whole, out
     )
 
@@ -246,7 +246,7 @@ dilation, groups, layout, out_dtype, rounding, clamp, out, n_threads
     sizes = (*size, n_out, height, width, *window.kernel, *window.stride, *window.dilation,
              *window.padding[:2])
     with borrowed(n_threads) as count:
-        _kernels.active.columns.col2im(
+        _kernels.active.plain.col2im(
             columns.reshape(n * height * width, columns.shape[3]), sizes, True, 0, sums, count
         )
     codes = requantize_q8(

@@ -56,7 +56,7 @@ def add_q8(
         ]
     is_wild = 255 * sum(multipliers) >= 2.0**31
     out, target = _output(out, out_dtype, out_zero_point, clamp, a, b)
-    step = _kernels.active.elementwise.add(
+    step = _kernels.active.q8.add(
         a, b, a.size, *multipliers, operands, (*target, is_wild), out
     )
     return step, out, None
@@ -101,7 +101,7 @@ clamp, out, n_threads
     )
     is_wild = 255 * 255 * float(multiplier) >= 2.0**31
     out, target = _output(out, out_dtype, out_zero_point, clamp, a, b)
-    step = _kernels.active.elementwise.mul(
+    step = _kernels.active.q8.mul(
         a, b, a.size, float(multiplier), operands, (*target, is_wild), out
     )
     return step, out, None
@@ -137,7 +137,7 @@ def clamp_q8(codes, low, high, *, out=None, n_threads=None):
     low, high = clamp_codes((low, high), codes.dtype)
     out = _validate.output("out", out, codes.shape, codes.dtype)
     shift = flip_of(codes.dtype)
-    step = _kernels.active.elementwise.clamp(
+    step = _kernels.active.q8.clamp(
         codes, codes.size, low + shift, high + shift, shift, out
     )
     return step, out, None
@@ -188,7 +188,7 @@ def softmax_q8(codes, table, *, out_dtype="uint8", out=None, n_threads=None):
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
     out = _validate.output("out", out, codes.shape, out_dtype)
     n_rows = codes.size // codes.shape[-1] if codes.size else 0
-    step = _kernels.active.elementwise.softmax(
+    step = _kernels.active.q8.softmax(
         codes, n_rows, codes.shape[-1], table, flip_of(codes.dtype),
         *_validate.code_range(out_dtype), out,
     )

@@ -179,7 +179,7 @@ def gemm_dynamic_q8(a, b, *, bias=None, per_row=True, out=None, n_threads=None):
         if bias.shape != (n_cols,):
             raise ValueError(f"bias must have shape {(n_cols,)}, got {bias.shape}")
     out = _validate.output("out", out, (a.shape[0], n_cols), np.float32)
-    step = packed._kernels.gemm.product(
+    step = packed._kernels.q8.product(
         a, *a.shape, 0, True, bool(per_row), packed.dynamic_product(bias), out
     )
     step.complaint = "a must be finite and its range fit float32"
@@ -296,7 +296,7 @@ def _product(
     if known is not None:               # checked before
         written, flip, right = known
         out = _validate.output("out", out, (a.shape[0], packed.shape[1]), written)
-        return packed._kernels.gemm.product(a, *a.shape, flip, False, False, right, out), out, None
+        return packed._kernels.q8.product(a, *a.shape, flip, False, False, right, out), out, None
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
     written = out_dtype if table is None else table.dtype
     out = _validate.output("out", out, (a.shape[0], packed.shape[1]), written)
@@ -321,7 +321,7 @@ def _product(
     entries = None if table is None else by_byte(table, out_dtype).tobytes()
     right = packed.product(zero, (float(a_scale), float(out_scale)), target, entries)
     packed.keep(("gemm", a.dtype, settings), (written, flip, right))
-    return packed._kernels.gemm.product(a, *a.shape, flip, False, False, right, out), out, None
+    return packed._kernels.q8.product(a, *a.shape, flip, False, False, right, out), out, None
 
 
 def _sums_step(a, packed, a_zero_point, out):
@@ -329,4 +329,4 @@ def _sums_step(a, packed, a_zero_point, out):
     flip = flip_of(a.dtype)
     zero = _validate.code("a_zero_point", a_zero_point, a.dtype) + flip
     right = packed.product(zero)
-    return packed._kernels.gemm.product(a, *a.shape, flip, False, False, right, out)
+    return packed._kernels.q8.product(a, *a.shape, flip, False, False, right, out)

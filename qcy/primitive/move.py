@@ -48,7 +48,7 @@ def permute_q8(codes, axes, *, out=None, n_threads=None):
     shape = tuple(codes.shape[axis] for axis in axes)
     out = _validate.output("out", out, shape, codes.dtype)
     missing = 4 - len(shape)
-    step = _kernels.active.move.permute(
+    step = _kernels.active.plain.permute(
         codes, (1,) * missing + shape, (0,) * missing + tuple(steps), out
     )
     return step, out, None
@@ -96,7 +96,7 @@ def beside_q8(codes, out_shape, axis, start, *, out=None, n_threads=None):
         )
     out = _validate.output("out", out, shape, codes.dtype)
     inner = int(np.prod(codes.shape[axis + 1 :], dtype=np.int64))
-    step = _kernels.active.move.beside(
+    step = _kernels.active.plain.beside(
         codes, int(np.prod(codes.shape[:axis], dtype=np.int64)), codes.shape[axis] * inner,
         shape[axis] * inner, start * inner, out,
     )
@@ -138,5 +138,5 @@ def embed_q8(indices, rows, *, out=None, n_threads=None):
     if not 1 <= len(rows) <= MOST_ROWS:
         raise ValueError(f"rows must be 1 to {MOST_ROWS}, got shape {rows.shape}")
     out = _validate.output("out", out, (*indices.shape, rows.shape[1]), rows.dtype)
-    step = _kernels.active.move.take(indices, indices.size, rows.view(np.uint8), out)
+    step = _kernels.active.plain.take(indices, indices.size, rows.view(np.uint8), out)
     return step, out, None

@@ -63,7 +63,7 @@ def layer_norm_q8(
     epsilon = _validate.real("epsilon", epsilon)
     if not epsilon >= 0:
         raise ValueError(f"epsilon must not be negative, got {epsilon}")
-    kernel = _kernels.active.norm
+    kernel = _kernels.active.q8
     factor, shift = np.zeros((2, -(-n // kernel.BLOCK) * kernel.BLOCK), np.float32)
     with np.errstate(over="ignore"):
         factor[:n], shift[:n] = gamma / out_scale, beta / out_scale
@@ -75,7 +75,7 @@ def layer_norm_q8(
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
     out = _validate.output("out", out, codes.shape, out_dtype)
     target = (*output_target(out_dtype, out_zero_point), reach >= 2.0**30)
-    step = kernel.layer(
+    step = kernel.layer_norm(
         codes, codes.size // n, n, epsilon * (n / scale) ** 2, factor, shift,
         flip_of(codes.dtype), target, out,
     )

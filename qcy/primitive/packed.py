@@ -52,19 +52,19 @@ class PackedWeights:
         self._inner = None
         self._weight_zero = zero_point - (128 if self.dtype == np.uint8 else 0)
         n_groups, n_taps, depth, n_cols = self._group_shape()
-        size, _ = self._kernels.gemm.packed_size(n_taps, depth, n_cols)
+        size, _ = self._kernels.q8.packed_size(n_taps, depth, n_cols)
         self._panels = _aligned(n_groups * size)
         self._sums = np.empty((n_groups, n_cols), np.int32)
-        magnitudes = np.empty((n_groups, n_cols), np.int64)
+        magnitudes = np.empty(n_groups * n_cols, np.int64)
         flip = 0x80 if self.dtype == np.uint8 else 0
-        for group, matrix in enumerate(self._matrices(codes)):
-            self._kernels.gemm.pack(
-                matrix.view(np.uint8), n_taps, flip,
-                self._panels[group * size : (group + 1) * size],
-                self._weight_zero.reshape(n_groups, n_cols)[group], self._sums[group],
-                magnitudes[group],
-            )
-        self._reach = _check_sums(magnitudes.reshape(-1), bias)
+        by_column = codes.T if groups is None else codes.reshape(len(codes), n_taps * depth)
+        self._kernels.q8.sum_columns(
+            by_column.view(np.uint8), flip, self._weight_zero, self._sums.reshape(-1), magnitudes
+        )
+        self._reach = _check_sums(magnitudes, bias)
+        for group, weights in enumerate(self._by_group(codes.view(np.uint8))):
+            panels = self._panels[group * size : (group + 1) * size]
+            self._kernels.q8.pack(weights, flip, panels)
         self._kept = {}
 
     def _pack_transposed(self, codes):
@@ -106,15 +106,13 @@ class PackedWeights:
             return 1, 1, height * width * depth, n_out
         return self.groups, height, width * depth, n_out // self.groups
 
-    def _matrices(self, codes):
-        """Yield the (taps * depth, N) matrix of each group: kernel rows, columns, channels."""
+    def _by_group(self, codes):
+        """Return the weights of each group: (taps, columns of a tap, channels, N)."""
         if self.groups is None:
-            yield codes
-            return
-        n_groups, n_taps, depth, n_cols = self._group_shape()
-        for group in np.split(codes, n_groups):
-            matrix = group.transpose(2, 3, 1, 0).reshape(n_taps * depth, n_cols)
-            yield np.ascontiguousarray(matrix)
+            return [codes[None, None]]
+        if self.is_whole:
+            return [codes.reshape(*codes.shape[:2], 1, -1).transpose(2, 3, 1, 0)]
+        return [group.transpose(2, 3, 1, 0) for group in np.split(codes, self.groups)]
 
     @property
     def is_depthwise(self):
@@ -139,8 +137,8 @@ class PackedWeights:
             )
             return np.ascontiguousarray(by_out.transpose(0, 4, 1, 2, 3)).reshape(self.shape)
         n_groups, n_taps, depth, n_cols = self._group_shape()
-        size, padded = self._kernels.gemm.packed_size(n_taps, depth, n_cols)
-        panel, cell = self._kernels.gemm.PANEL, self._kernels.gemm.GROUP
+        size, padded = self._kernels.q8.packed_size(n_taps, depth, n_cols)
+        panel, cell = self._kernels.q8.PANEL, self._kernels.q8.GROUP
         groups = np.empty((n_groups, n_taps, depth, n_cols), np.int8)
         cells = -(-depth // cell)
         for group in range(n_groups):
@@ -205,7 +203,7 @@ class PackedWeights:
         minus_zero = self._padded(np.int32)
         for group in range(n_groups):
             columns = slice(group * n_cols, (group + 1) * n_cols)
-            self._kernels.gemm.fold(
+            self._kernels.q8.fold(
                 self._sums[group], self._weight_zero[columns],
                 None if self.bias is None else self.bias[columns],
                 a_zero, n_taps * depth, offset[group], minus_zero[group],
@@ -229,7 +227,7 @@ class PackedWeights:
     def _padded(self, dtype):
         """Return a zero for each column of each group, and for those that only fill up."""
         n_groups, n_taps, depth, n_cols = self._group_shape()
-        _, padded = self._kernels.gemm.packed_size(n_taps, depth, n_cols)
+        _, padded = self._kernels.q8.packed_size(n_taps, depth, n_cols)
         return np.zeros((n_groups, padded), dtype)
 
     def is_wild(self, factors):
@@ -257,7 +255,7 @@ class PackedWeights:
         Returns
         -------
         arrays : tuple
-            Of ``depthwise.depthwise``; or of ``depthwise.plain``, if weights have zero points.
+            Of ``q8.depthwise``; or of ``q8.plain_depthwise``, if weights have zero points.
         is_wild : bool
         """
         key = ("depthwise", x_zero, scales)
@@ -276,11 +274,11 @@ class PackedWeights:
             multiplier = np.ascontiguousarray(np.broadcast_to(factors, (n,)))
         if self._weight_zero.any():
             return (weights, self._weight_zero, bias, multiplier), is_wild
-        size, lanes = self._kernels.depthwise.packed_size(n, *self.shape[2:])
+        size, lanes = self._kernels.q8.packed_depthwise_size(n, *self.shape[2:])
         packed, offset, factor = _aligned(size), np.zeros(lanes, np.int32), np.zeros(
             lanes, np.float32
         )
-        self._kernels.depthwise.pack(
+        self._kernels.q8.pack_depthwise(
             weights.reshape(*self.shape[2:], n), bias, multiplier, x_zero, packed, offset, factor
         )
         return (packed, offset, None if multiplier is None else factor), is_wild

@@ -50,7 +50,7 @@ def max_pool2d_q8(
     sizes, out_shape = _sizes(x, kernel_size, stride, padding, dilation, layout)
     out = _validate.output("out", out, out_shape, x.dtype)
     direct = _direct(out, layout)
-    step = _kernels.active.pool.max_pool(
+    step = _kernels.active.q8.max_pool(
         to_nhwc(x, layout), len(x), sizes, flip_of(x.dtype), direct
     )
     return step, out, bring_back(direct, layout, out)
@@ -123,7 +123,7 @@ def avg_pool2d_q8(
     flip = flip_of(x.dtype)
     is_wild = 255 * n_cells * float(multipliers[1]) >= 2.0**31
     target = (*output_target(x.dtype, out_zero_point), is_wild)
-    step = _kernels.active.pool.avg_pool(
+    step = _kernels.active.q8.avg_pool(
         to_nhwc(x, layout), len(x), sizes, flip, bool(count_include_pad), x_zero_point + flip,
         multipliers, target, direct,
     )

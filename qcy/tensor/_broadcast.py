@@ -64,7 +64,7 @@ def matmul(a, b):
     out = np.zeros(shape, wide)
     misfits = []
     if out.size and n_inner:
-        multiply = _kernels.active.tensor.matmul[C_NAMES[wide]]
+        multiply = _kernels.active.plain.matmul[C_NAMES[wide]]
         multiply(
             a.astype(wide, copy=False).reshape(-1), b.astype(wide, copy=False).reshape(-1),
             out.reshape(-1), axes, (n_rows, n_inner, n_cols),

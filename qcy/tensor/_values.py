@@ -52,7 +52,7 @@ def flat(array):
 
 def kernel(name, array):
     """Return the typed loop of that name for an array's dtype."""
-    return getattr(_kernels.active.tensor, name)[C_NAMES[array.dtype]]
+    return getattr(_kernels.active.plain, name)[C_NAMES[array.dtype]]
 
 
 def converted(array, dtype):

@@ -1,6 +1,6 @@
 """The generic tensor: any of ten numeric dtypes in one C-ordered block.
 
-Loops live in `qcy._kernels.tensor`, one build per instruction set. Conversion, sums and real
+Loops live in `qcy._kernels`, family tensor. Conversion, sums and real
 matrix products are NumPy's, since no loop of ours beats those; `astype` adds a check.
 """
 import math

@@ -27,11 +27,11 @@ cdef extern from "rows.h":
     ) noexcept nogil
 
 cdef enum:
-    FEWEST_PRODUCTS = 1048576       # below it, waking threads costs more than they save
+    ATTENTION_FEWEST = 1048576      # below it, waking threads costs more than they save
     BLOCK_ROWS = WHOLE_TILES        # queries at a time
 
 
-cdef struct run_t:
+cdef struct attention_t:
     place_t q
     place_t k
     place_t v
@@ -68,23 +68,18 @@ cdef struct scratch_t:
     uint8_t* queries            # (BLOCK_ROWS, depth, padded) as tiles read them
 
 
-cdef inline Py_ssize_t _lines(Py_ssize_t n_bytes) noexcept nogil:
-    """Round up to whole cache lines."""
-    return (n_bytes + 63) // 64 * 64
-
-
-cdef inline Py_ssize_t _padded(Py_ssize_t n) noexcept nogil:
+cdef inline Py_ssize_t _blocks(Py_ssize_t n) noexcept nogil:
     """Round up to whole blocks."""
     return (n + QCY_BLOCK - 1) // QCY_BLOCK * QCY_BLOCK
 
 
-cdef Py_ssize_t _plan(const run_t* run, uint8_t* start, scratch_t* scratch) noexcept nogil:
+cdef Py_ssize_t _plan_attention(const attention_t* run, uint8_t* start, scratch_t* scratch) noexcept nogil:
     """Lay out the scratch memory of a thread from `start`, and return its size."""
-    cdef Py_ssize_t size = 0, keys = _padded(run.n_keys), width = _padded(run.width)
+    cdef Py_ssize_t size = 0, keys = _blocks(run.n_keys), width = _blocks(run.width)
     scratch.keys = <int8_t*> start
-    size += _lines(padded_columns(run.n_keys) * padded_depth(run.depth))
+    size += _up(padded_columns(run.n_keys) * padded_depth(run.depth))
     scratch.values = <int8_t*> start + size
-    size += _lines(padded_columns(run.width) * padded_depth(run.n_keys))
+    size += _up(padded_columns(run.width) * padded_depth(run.n_keys))
     scratch.key_offset = <int32_t*> (start + size)
     size += 4 * keys
     scratch.value_offset = <int32_t*> (start + size)
@@ -98,11 +93,11 @@ cdef Py_ssize_t _plan(const run_t* run, uint8_t* start, scratch_t* scratch) noex
     scratch.left = start + size
     size += BLOCK_ROWS * keys * LEFT_BYTES
     scratch.queries = start + size
-    return size + _lines(BLOCK_ROWS * padded_depth(run.depth) * LEFT_BYTES)
+    return size + _up(BLOCK_ROWS * padded_depth(run.depth) * LEFT_BYTES)
 
 
 cdef void _pack_keys(
-    const run_t* run, const uint8_t* k, Py_ssize_t stride, scratch_t* scratch
+    const attention_t* run, const uint8_t* k, Py_ssize_t stride, scratch_t* scratch
 ) noexcept nogil:
     """Pack keys, which are columns, and fold the zero point of the queries."""
     cdef Py_ssize_t depth = padded_depth(run.depth), j, column, cell, i, width
@@ -132,14 +127,14 @@ cdef void _pack_keys(
 
 
 cdef void _pack_values(
-    const run_t* run, const uint8_t* v, Py_ssize_t stride, scratch_t* scratch
+    const attention_t* run, const uint8_t* v, Py_ssize_t stride, scratch_t* scratch
 ) noexcept nogil:
     """Pack values, whose rows lie along the depth of the product."""
     cdef Py_ssize_t depth = padded_depth(run.n_keys), first, valid, width, cell, i, j, k, n
     cdef uint8_t flip = run.v_flip
     cdef uint8_t* panel
     cdef const uint8_t* rows
-    for j in range(_padded(run.width)):
+    for j in range(_blocks(run.width)):
         scratch.value_offset[j] = 0
     for n in range(n_panels(run.width)):
         first = n * QCY_PANEL
@@ -199,10 +194,10 @@ cdef inline void _copy_rows(
 
 
 cdef void _head(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    cdef const run_t* run = <const run_t*> args
+    cdef const attention_t* run = <const attention_t*> args
     cdef Py_ssize_t batch = index // run.n_heads, head = index % run.n_heads
     cdef Py_ssize_t stride = run.n_heads * run.depth, v_stride = run.n_heads * run.width
-    cdef Py_ssize_t keys = _padded(run.n_keys), width = _padded(run.width)
+    cdef Py_ssize_t keys = _blocks(run.n_keys), width = _blocks(run.width)
     cdef Py_ssize_t left_stride = keys * LEFT_BYTES, first = 0, n, i
     cdef const uint8_t* q = <const uint8_t*> at(run.q, run.memories)
     cdef const uint8_t* k = <const uint8_t*> at(run.k, run.memories)
@@ -214,7 +209,7 @@ cdef void _head(const void* args, Py_ssize_t index, int worker) noexcept nogil:
     cdef uint32_t total[BLOCK_ROWS]
     cdef bint is_copied = LEFT_BYTES != 1 or run.q_flip != 0
     cdef scratch_t scratch
-    _plan(run, run.memories[SCRATCH] + worker * run.scratch_per_thread, &scratch)
+    _plan_attention(run, run.memories[SCRATCH] + worker * run.scratch_per_thread, &scratch)
     q += batch * run.n_queries * stride + head * run.depth
     k += batch * run.n_keys * stride + head * run.depth
     v += batch * run.n_keys * v_stride + head * run.width
@@ -255,11 +250,11 @@ cdef void _head(const void* args, Py_ssize_t index, int worker) noexcept nogil:
         first += n
 
 
-cdef long _run(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
-    cdef run_t run = (<const run_t*> args)[0]
+cdef long _run_attention(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef attention_t run = (<const attention_t*> args)[0]
     cdef scratch_t unused
     run.memories = memories
-    run.scratch_per_thread = _plan(&run, NULL, &unused)
+    run.scratch_per_thread = _plan_attention(&run, NULL, &unused)
     if run.n_queries > 0 and run.width > 0:
         parallel_for(_head, &run, run.n_batch * run.n_heads, n_threads)
     return 0
@@ -276,9 +271,10 @@ def attention(
     float factor,               # steps of the output in one step of a value
     tuple target,               # zero point, low, high, flip as uint8; and wild
     object out,                 # (B, S, H * W)
+    /,
 ):
     """Return the step of equation (25)."""
-    cdef run_t run
+    cdef attention_t run
     cdef scratch_t unused
     cdef Step step_made
     cdef list owners = []
@@ -295,11 +291,11 @@ def attention(
     run.step = step
     run.factor = factor
     run.output = output_from(target)
-    step_made = new_step(_run, &run, sizeof(run), owners)
-    step_made.scratch_per_thread = _plan(&run, NULL, &unused)
+    step_made = new_step(_run_attention, &run, sizeof(run), owners)
+    step_made.scratch_per_thread = _plan_attention(&run, NULL, &unused)
     if (
         <double> run.n_batch * run.n_heads * run.n_queries * run.n_keys * (run.depth + run.width)
-        < FEWEST_PRODUCTS
+        < ATTENTION_FEWEST
     ):
         step_made.most_threads = 1
     return step_made

@@ -34,12 +34,12 @@ cdef extern from "elementwise.h":
     ) noexcept nogil
 
 cdef enum:
-    CHUNK = 16384           # elements that a thread takes at a time
-    FEWEST = 131072         # elements below which waking threads costs more than they save
+    CONVERT_CHUNK = 16384   # elements that a thread takes at a time
+    CONVERT_FEWEST = 131072    # elements below which waking threads costs more than they save
     TFLITE = 1              # rounding rules other than half to even
 
 
-cdef struct run_t:
+cdef struct convert_t:
     task_t task                 # one chunk of it
     place_t source
     place_t target
@@ -60,21 +60,21 @@ cdef struct run_t:
     long* n_nan
 
 
-cdef inline Py_ssize_t chunk_of(const run_t* run) noexcept nogil:
+cdef inline Py_ssize_t chunk_of(const convert_t* run) noexcept nogil:
     """Elements of one task: a chunk, a run that shares a scale, or some whole rows of channels."""
     if run.n_channels == 1:
-        return CHUNK
+        return CONVERT_CHUNK
     if run.inner > 1:
         return run.inner
-    return max(1, CHUNK // run.n_channels) * run.n_channels
+    return max(1, CONVERT_CHUNK // run.n_channels) * run.n_channels
 
 
-cdef inline Py_ssize_t n_chunks(const run_t* run) noexcept nogil:
+cdef inline Py_ssize_t n_chunks(const convert_t* run) noexcept nogil:
     return (run.size + chunk_of(run) - 1) // chunk_of(run)
 
 
-cdef long _run(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
-    cdef run_t run = (<const run_t*> args)[0]
+cdef long _run_convert(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef convert_t run = (<const convert_t*> args)[0]
     cdef long n_nan = 0
     if run.size == 0:
         return 0
@@ -84,19 +84,19 @@ cdef long _run(const void* args, uint8_t** memories, int n_threads) noexcept nog
     return n_nan
 
 
-cdef Step _step(task_t task, run_t* run, object source, object target, list owners):
+cdef Step _convert_step(task_t task, convert_t* run, object source, object target, list owners):
     cdef Step step
     run.task = task
     run.source = place_of(source, owners)
     run.target = place_of(target, owners)
-    step = new_step(_run, run, sizeof(run_t), owners)
-    if run.size < FEWEST:
+    step = new_step(_run_convert, run, sizeof(convert_t), owners)
+    if run.size < CONVERT_FEWEST:
         step.most_threads = 1
     return step
 
 
 cdef void _set_channels(
-    run_t* run, const float[::1] scale, const int32_t[::1] zero_point, Py_ssize_t inner,
+    convert_t* run, const float[::1] scale, const int32_t[::1] zero_point, Py_ssize_t inner,
     Py_ssize_t size, int is_signed, list owners,
 ):
     run.n_channels = scale.shape[0]
@@ -127,7 +127,7 @@ cdef int64_t _quantize_row(
 
 
 cdef void _quantize_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    cdef const run_t* run = <const run_t*> args
+    cdef const convert_t* run = <const convert_t*> args
     cdef Py_ssize_t first = index * chunk_of(run), channel
     cdef Py_ssize_t last = min(run.size, first + chunk_of(run))
     cdef const float* reals = <const float*> at(run.source, run.memories)
@@ -164,15 +164,16 @@ def quantize(
     int32_t qmin,
     int32_t qmax,
     object codes,                       # as long as reals
+    /,
 ):
     """Return the step of equation (4); it returns how many NaNs it saw."""
-    cdef run_t run
+    cdef convert_t run
     cdef list owners = []
     memset(&run, 0, sizeof(run))
     _set_channels(&run, scale, zero_point, inner, size, is_signed, owners)
     run.qmin = qmin
     run.qmax = qmax
-    return _step(_quantize_task, &run, reals, codes, owners)
+    return _convert_step(_quantize_task, &run, reals, codes, owners)
 
 
 # ----------------------------------------------------------------------------------- dequantize
@@ -191,7 +192,7 @@ cdef void _dequantize_row(
 
 
 cdef void _dequantize_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    cdef const run_t* run = <const run_t*> args
+    cdef const convert_t* run = <const convert_t*> args
     cdef Py_ssize_t first = index * chunk_of(run), channel
     cdef Py_ssize_t last = min(run.size, first + chunk_of(run))
     cdef const uint8_t* codes = <const uint8_t*> at(run.source, run.memories)
@@ -219,13 +220,14 @@ def dequantize(
     Py_ssize_t inner,                   # elements side by side that share a scale
     bint is_signed,                     # codes are int8
     object reals,                       # as long as codes
+    /,
 ):
     """Return the step of equation (5)."""
-    cdef run_t run
+    cdef convert_t run
     cdef list owners = []
     memset(&run, 0, sizeof(run))
     _set_channels(&run, scale, zero_point, inner, size, is_signed, owners)
-    return _step(_dequantize_task, &run, codes, reals, owners)
+    return _convert_step(_dequantize_task, &run, codes, reals, owners)
 
 
 # ----------------------------------------------------------------------------------- requantize
@@ -265,7 +267,7 @@ cdef inline int64_t _fixed_point(
 
 
 cdef void _requantize_fixed_row(
-    const run_t* run, const int32_t* acc, Py_ssize_t n, uint8_t* codes
+    const convert_t* run, const int32_t* acc, Py_ssize_t n, uint8_t* codes
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef int64_t total
@@ -278,7 +280,7 @@ cdef void _requantize_fixed_row(
 
 
 cdef void _requantize_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    cdef const run_t* run = <const run_t*> args
+    cdef const convert_t* run = <const convert_t*> args
     cdef Py_ssize_t first = index * chunk_of(run)
     cdef Py_ssize_t last = min(run.size, first + chunk_of(run))
     cdef const int32_t* acc = <const int32_t*> at(run.source, run.memories)
@@ -307,9 +309,10 @@ def requantize(
     int32_t qmin,
     int32_t qmax,
     object codes,                       # (M, N)
+    /,
 ):
     """Return the step of equations (9) and (10)."""
-    cdef run_t run
+    cdef convert_t run
     cdef list owners = [bias, fixed, shift]
     memset(&run, 0, sizeof(run))
     _set_channels(&run, multiplier, zero_point, 1, size, 0, owners)
@@ -319,4 +322,4 @@ def requantize(
     run.rounding = rounding
     run.qmin = qmin
     run.qmax = qmax
-    return _step(_requantize_task, &run, acc, codes, owners)
+    return _convert_step(_requantize_task, &run, acc, codes, owners)

@@ -23,11 +23,11 @@ cdef extern from "rows.h":
 BLOCK = QCY_BLOCK
 
 cdef enum:
-    CHUNK = 16384           # codes that a thread takes at a time, about
-    FEWEST = 65536          # codes below which waking threads costs more than they save
+    NORM_CHUNK = 16384           # codes that a thread takes at a time, about
+    NORM_FEWEST = 65536          # codes below which waking threads costs more than they save
 
 
-cdef struct run_t:
+cdef struct norm_t:
     place_t codes
     place_t out
     Py_ssize_t n_rows
@@ -38,8 +38,8 @@ cdef struct run_t:
     uint8_t** memories
 
 
-cdef void _task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    cdef const run_t* run = <const run_t*> args
+cdef void _norm_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
+    cdef const norm_t* run = <const norm_t*> args
     cdef Py_ssize_t i, first = index * run.rows_per_task
     cdef const uint8_t* codes = <const uint8_t*> at(run.codes, run.memories)
     cdef uint8_t* out = <uint8_t*> at(run.out, run.memories)
@@ -47,16 +47,16 @@ cdef void _task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
         qcy_norm_row(codes + i * run.n_cols, run.n_cols, &run.norm, out + i * run.n_cols)
 
 
-cdef long _run(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
-    cdef run_t run = (<const run_t*> args)[0]
+cdef long _run_norm(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef norm_t run = (<const norm_t*> args)[0]
     run.memories = memories
     parallel_for(
-        _task, &run, (run.n_rows + run.rows_per_task - 1) // run.rows_per_task, n_threads
+        _norm_task, &run, (run.n_rows + run.rows_per_task - 1) // run.rows_per_task, n_threads
     )
     return 0
 
 
-def layer(
+def layer_norm(
     object codes,               # (M, N)
     Py_ssize_t n_rows,
     Py_ssize_t n_cols,          # at least 1, at most 65536
@@ -66,9 +66,10 @@ def layer(
     uint8_t flip,               # 0x80: the input is int8
     tuple target,               # zero point, low, high, flip as uint8; and wild
     object out,                 # (M, N)
+    /,
 ):
     """Return the step of equation (24)."""
-    cdef run_t run
+    cdef norm_t run
     cdef Step step
     cdef list owners = [factor, shift]
     memset(&run, 0, sizeof(run))
@@ -76,13 +77,13 @@ def layer(
     run.out = place_of(out, owners)
     run.n_rows = n_rows
     run.n_cols = n_cols
-    run.rows_per_task = max(1, CHUNK // n_cols)
+    run.rows_per_task = max(1, NORM_CHUNK // n_cols)
     run.norm.epsilon = epsilon
     run.norm.factor = &factor[0]
     run.norm.shift = &shift[0]
     run.norm.flip = flip
     run.norm.out = output_from(target)
-    step = new_step(_run, &run, sizeof(run), owners)
-    if n_rows * n_cols < FEWEST:
+    step = new_step(_run_norm, &run, sizeof(run), owners)
+    if n_rows * n_cols < NORM_FEWEST:
         step.most_threads = 1
     return step

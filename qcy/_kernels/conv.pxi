@@ -12,10 +12,10 @@ c. Where a kernel row is short and no multiple of a word, words would be wasted 
    weights are packed without gaps between kernel rows, and the windows of a few output pixels at a
    time are brought together from a PADDED copy: WHOLE.
 d. GATHERED is the general way: the window of each output pixel is copied into a row of a matrix.
-e. Groups take turns. Depthwise convolution has a loop of its own: depthwise.pyx.
+e. Groups take turns. Depthwise convolution has a loop of its own: depthwise.pxi.
 """
 from libc.stdint cimport int16_t, int32_t, uint8_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from qcy._kernels._tile cimport (
     LEFT_BYTES, WHOLE_TILES, copy_left, multiply_rows, n_panels, out_bytes,
@@ -28,16 +28,29 @@ from qcy._product cimport Product, product_t
 from qcy._step cimport SCRATCH, Step, at, new_step, place_of, place_t
 from qcy._threads cimport parallel_for
 
+cdef extern from "windows.h":
+    ctypedef struct qcy_windows:
+        Py_ssize_t per_line
+        Py_ssize_t step
+        Py_ssize_t line_step
+        Py_ssize_t row_step
+        Py_ssize_t n_rows
+        Py_ssize_t row_bytes
+        Py_ssize_t bytes
+    void qcy_bring_windows(
+        const uint8_t* copy, const qcy_windows* w, Py_ssize_t first, Py_ssize_t n, uint8_t* out
+    ) noexcept nogil
+
 cdef enum:
     DIRECT
     PADDED
     WHOLE
     GATHERED
     WHOLE_PIXELS = 48           # windows that are brought together at a time, a multiple of tiles
-    BLOCK_BYTES = 131072        # of images or windows that a task copies, or reads, at a time
+    CONV_BLOCK_BYTES = 131072   # of images or windows that a task copies, or reads, at a time
     MOST_PIXELS = 120           # of a DIRECT block: their pointers stay in the first-level cache
     FEW_CHANNELS = 64           # up to here a tap of one cell is too short
-    FEWEST_PRODUCTS = 1048576   # below it, waking threads costs more than they save
+    CONV_FEWEST = 1048576       # below it, waking threads costs more than they save
 
 
 cdef struct conv_t:
@@ -93,7 +106,7 @@ cdef Py_ssize_t _copy_bytes(const conv_t* conv, Py_ssize_t n_pixels) noexcept no
     return size
 
 
-cdef Py_ssize_t _scratch(const conv_t* conv, Py_ssize_t n_pixels) noexcept nogil:
+cdef Py_ssize_t _conv_scratch(const conv_t* conv, Py_ssize_t n_pixels) noexcept nogil:
     """Return the bytes that a thread needs: pointers, a term for each row, and copies."""
     cdef Py_ssize_t size = _up(n_pixels * conv.product.n_taps * sizeof(void*))
     if conv.product.row_weight != NULL:
@@ -164,57 +177,25 @@ cdef void _gather(
     _fill_left(left, 0, end)
 
 
-cdef inline void _bring_together(
-    const conv_t* conv, const uint8_t* copy, Py_ssize_t first, Py_ssize_t n, uint8_t* left,
-    Py_ssize_t chunk,
-) noexcept nogil:
-    """Write the windows of some pixels of a padded copy, which begins with a row of pixels.
-
-    A kernel row is copied as `chunk` bytes: what is too much is overwritten by the next one, or
-    multiplied by zero.
-    """
-    cdef const window_t* w = &conv.window
-    cdef Py_ssize_t cell = w.channels * LEFT_BYTES, line = _padded_width(w) * cell, i, tap
-    cdef Py_ssize_t column = first % w.out_width, step = w.stride_width * cell
-    cdef Py_ssize_t width = conv.row_depth * LEFT_BYTES, height = w.kernel_height
-    cdef Py_ssize_t tap_line = w.dilation_height * line
-    cdef const uint8_t* row = copy + first // w.out_width * w.stride_height * line
-    cdef const uint8_t* source
-    cdef uint8_t* to
-    for i in range(n):
-        source = row + column * step
-        to = left
-        for tap in range(height):
-            memcpy(to, source, chunk)
-            source += tap_line
-            to += width
-        left += conv.window_depth * LEFT_BYTES
-        column += 1
-        if column == w.out_width:
-            column = 0
-            row += w.stride_height * line
-
-
 cdef void _bring(
     const conv_t* conv, const uint8_t* copy, Py_ssize_t first, Py_ssize_t n, uint8_t* left
 ) noexcept nogil:
-    """Bring windows together by moves of one size that compilers know."""
-    cdef Py_ssize_t width = conv.row_depth * LEFT_BYTES
-    if width <= 8:
-        _bring_together(conv, copy, first, n, left, 8)
-    elif width <= 16:
-        _bring_together(conv, copy, first, n, left, 16)
-    elif width <= 32:
-        _bring_together(conv, copy, first, n, left, 32)
-    elif width <= 64:
-        _bring_together(conv, copy, first, n, left, 64)
-    else:
-        _bring_together(conv, copy, first, n, left, width)
+    """Write the windows of some pixels of a padded copy, which begins with a row of pixels."""
+    cdef const window_t* w = &conv.window
+    cdef qcy_windows windows
+    windows.per_line = w.out_width
+    windows.step = w.stride_width * w.channels * LEFT_BYTES
+    windows.line_step = w.stride_height * _copy_line(conv)
+    windows.row_step = w.dilation_height * _copy_line(conv)
+    windows.n_rows = w.kernel_height
+    windows.row_bytes = conv.row_depth * LEFT_BYTES
+    windows.bytes = conv.window_depth * LEFT_BYTES
+    qcy_bring_windows(copy, &windows, first, n, left)
 
 
 # ----------------------------------------------------------------------------------------- tasks
 
-cdef inline Py_ssize_t _line(const conv_t* conv) noexcept nogil:
+cdef inline Py_ssize_t _copy_line(const conv_t* conv) noexcept nogil:
     """Return the bytes of a row of a padded copy."""
     return _padded_width(&conv.window) * conv.window.channels * LEFT_BYTES
 
@@ -226,7 +207,7 @@ cdef void _point(
     """Write the pointers to some pixels: to each tap in the image, or to the window in a copy."""
     cdef const window_t* w = &conv.window
     cdef Py_ssize_t row = first // w.out_width, column = first % w.out_width, i
-    cdef Py_ssize_t step = w.stride_width * w.channels * LEFT_BYTES, line = _line(conv)
+    cdef Py_ssize_t step = w.stride_width * w.channels * LEFT_BYTES, line = _copy_line(conv)
     for i in range(n):
         if conv.mode == DIRECT:
             point_at_cells(
@@ -315,7 +296,7 @@ cdef void _conv_task(const void* args, Py_ssize_t index, int worker) noexcept no
     copy = scratch if conv.product.row_weight == NULL else scratch + _up(4 * conv.pixels_per_task)
     rows.n = min(conv.pixels_per_task, n_pixels - first)
     rows.pointers = NULL if conv.mode == GATHERED else pointers
-    rows.tap_bytes = w.dilation_height * _line(conv) if conv.mode == PADDED else 0
+    rows.tap_bytes = w.dilation_height * _copy_line(conv) if conv.mode == PADDED else 0
     rows.first = copy
     rows.stride = conv.window_depth * LEFT_BYTES
     rows.term = NULL
@@ -369,7 +350,8 @@ cdef void _cut(conv_t* conv, int n_threads) noexcept nogil:
     else:
         if conv.mode != GATHERED:
             unit = w.out_width
-        most = max(1, min(BLOCK_BYTES // max(_copy_bytes(conv, unit), 1), 2 * MOST_PIXELS // unit))
+        most = CONV_BLOCK_BYTES // max(_copy_bytes(conv, unit), 1)
+        most = max(1, min(most, 2 * MOST_PIXELS // unit))
         most *= unit
     if n_threads > 1:               # enough blocks that threads end together
         wanted = conv.n_images * n_pixels // (n_threads * 4)
@@ -380,7 +362,7 @@ cdef void _cut(conv_t* conv, int n_threads) noexcept nogil:
     if n_threads > 1 and conv.n_images * conv.tasks_per_image < 2 * n_threads:
         conv.panels_per_task = max(1, panels // (2 * n_threads))
     conv.n_panel_tasks = (panels + conv.panels_per_task - 1) // conv.panels_per_task
-    conv.scratch_per_thread = _scratch(conv, conv.pixels_per_task)
+    conv.scratch_per_thread = _conv_scratch(conv, conv.pixels_per_task)
 
 
 cdef long _run_conv(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
@@ -405,6 +387,7 @@ def convolution(
     Product right not None,         # of one group after another
     bint is_whole,                  # weights are packed without gaps between kernel rows
     object out,                     # (B, OH, OW, groups * N), of a kind that follows from `right`
+    /,
 ):
     """Return the step of a convolution."""
     cdef conv_t conv
@@ -449,7 +432,7 @@ def convolution(
     step = new_step(_run_conv, &conv, sizeof(conv), owners)
     products = <double> n_images * w.out_height * w.out_width * w.kernel_height * w.kernel_width
     products *= <double> conv.depth * conv.product.n_cols * n_groups
-    if products < FEWEST_PRODUCTS:
+    if products < CONV_FEWEST:
         step.most_threads = 1
     _cut(&conv, 1)              # no cut for more threads has larger blocks
     step.scratch_per_thread = conv.scratch_per_thread

@@ -42,7 +42,7 @@ ctypedef enum operation_t:
     LOOKUP
 
 
-cdef struct run_t:
+cdef struct elementwise_t:
     operation_t operation
     place_t a
     place_t b
@@ -57,8 +57,8 @@ cdef struct run_t:
     uint8_t** memories
 
 
-cdef void _task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
-    cdef const run_t* run = <const run_t*> args
+cdef void _elementwise_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
+    cdef const elementwise_t* run = <const elementwise_t*> args
     cdef Py_ssize_t first = index * CHUNK, n = min(CHUNK, run.size - index * CHUNK)
     cdef const uint8_t* a = <const uint8_t*> at(run.a, run.memories) + first
     cdef const uint8_t* b = <const uint8_t*> at(run.b, run.memories) + first
@@ -73,30 +73,33 @@ cdef void _task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
         qcy_lookup_run(a, n, run.table, out)
 
 
-cdef long _run(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
-    cdef run_t run = (<const run_t*> args)[0]
+cdef long _run_elementwise(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef elementwise_t run = (<const elementwise_t*> args)[0]
     run.memories = memories
-    parallel_for(_task, &run, (run.size + CHUNK - 1) // CHUNK, n_threads)
+    parallel_for(_elementwise_task, &run, (run.size + CHUNK - 1) // CHUNK, n_threads)
     return 0
 
 
-cdef Step _step(run_t* run, operation_t operation, object a, object b, Py_ssize_t size,
-                object out, list owners):
+cdef Step _elementwise_step(
+    elementwise_t* run, operation_t operation, object a, object b, Py_ssize_t size, object out,
+    list owners,
+):
     cdef Step step
     run.operation = operation
     run.a = place_of(a, owners)
     run.b = place_of(b, owners)
     run.out = place_of(out, owners)
     run.size = size
-    step = new_step(_run, run, sizeof(run_t), owners)
+    step = new_step(_run_elementwise, run, sizeof(elementwise_t), owners)
     if size < FEWEST:
         step.most_threads = 1
     return step
 
 
-cdef void _set_pair(run_t* run, float a_multiplier, float b_multiplier, tuple operands,
-                    tuple target):
-    memset(run, 0, sizeof(run_t))
+cdef void _set_pair(
+    elementwise_t* run, float a_multiplier, float b_multiplier, tuple operands, tuple target
+):
+    memset(run, 0, sizeof(elementwise_t))
     run.pair.a_multiplier = a_multiplier
     run.pair.b_multiplier = b_multiplier
     (
@@ -114,11 +117,12 @@ def add(
     tuple operands,             # zero points of a and b, and whether they are int8
     tuple target,               # zero point, low, high, flip as uint8; and wild
     object out,
+    /,
 ):
     """Return the step of equation (15): two float32 products, their sum, one rounding."""
-    cdef run_t run
+    cdef elementwise_t run
     _set_pair(&run, a_multiplier, b_multiplier, operands, target)
-    return _step(&run, ADD, a, b, size, out, [])
+    return _elementwise_step(&run, ADD, a, b, size, out, [])
 
 
 def mul(
@@ -129,11 +133,12 @@ def mul(
     tuple operands,             # zero points of a and b, and whether they are int8
     tuple target,               # zero point, low, high, flip as uint8; and wild
     object out,
+    /,
 ):
     """Return the step of equation (9) on the product of two codes less their zero points."""
-    cdef run_t run
+    cdef elementwise_t run
     _set_pair(&run, multiplier, 0, operands, target)
-    return _step(&run, MUL, a, b, size, out, [])
+    return _elementwise_step(&run, MUL, a, b, size, out, [])
 
 
 def clamp(
@@ -143,14 +148,15 @@ def clamp(
     uint8_t high,
     uint8_t flip,               # 0x80: the codes are int8
     object out,
+    /,
 ):
     """Return the step of equation (14): ReLU and its kin are clamps of codes."""
-    cdef run_t run
-    memset(&run, 0, sizeof(run_t))
+    cdef elementwise_t run
+    memset(&run, 0, sizeof(elementwise_t))
     run.low = low
     run.high = high
     run.flip = flip
-    return _step(&run, CLAMP, codes, None, size, out, [])
+    return _elementwise_step(&run, CLAMP, codes, None, size, out, [])
 
 
 def lookup(
@@ -158,12 +164,13 @@ def lookup(
     Py_ssize_t size,
     const uint8_t[::1] table,   # (256,) by the code's byte
     object out,
+    /,
 ):
     """Return the step of equation (17): each code replaced by its entry in a table."""
-    cdef run_t run
-    memset(&run, 0, sizeof(run_t))
+    cdef elementwise_t run
+    memset(&run, 0, sizeof(elementwise_t))
     run.table = &table[0]
-    return _step(&run, LOOKUP, codes, None, size, out, [table])
+    return _elementwise_step(&run, LOOKUP, codes, None, size, out, [table])
 
 
 # -------------------------------------------------------------------------------------- softmax
@@ -217,6 +224,7 @@ def softmax(
     int32_t qmin,                       # of the output
     int32_t qmax,
     object out,                         # (M, N)
+    /,
 ):
     """Return the step of equation (18), integers only."""
     cdef softmax_t run

@@ -63,6 +63,7 @@ def im2col(
     uint8_t fill,                       # the zero point's byte
     uint8_t[:, ::1] columns,            # (pixels, C * KH * KW), overwritten
     int n_threads,
+    /,
 ):
     cdef columns_t args
     if columns.shape[0] == 0 or columns.shape[1] == 0:
@@ -122,6 +123,7 @@ def col2im(
     int32_t zero_point,
     int32_t[:, :, :, ::1] sums,         # images, in either layout; overwritten
     int n_threads,
+    /,
 ):
     cdef columns_t args
     cdef Py_ssize_t n_tasks = sums.shape[0]

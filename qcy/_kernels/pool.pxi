@@ -52,22 +52,22 @@ cdef struct pool_t:
     Py_ssize_t scratch_per_thread
 
 
-cdef inline Py_ssize_t _pointers(const pool_t* pool) noexcept nogil:
+cdef inline Py_ssize_t _cell_pointers(const pool_t* pool) noexcept nogil:
     """Return the bytes of a pointer for each cell, in whole groups of four."""
     cdef Py_ssize_t n_taps = pool.window.kernel_height * pool.window.kernel_width
     return (<Py_ssize_t> sizeof(void*) * (n_taps + 4) + 63) // 64 * 64
 
 
-cdef inline Py_ssize_t _line(const pool_t* pool, Py_ssize_t width) noexcept nogil:
+cdef inline Py_ssize_t _pool_line(const pool_t* pool, Py_ssize_t width) noexcept nogil:
     """Return the bytes of a row of few channels, and a block more."""
     return (width * pool.window.channels + 63) // 64 * 64 + QCY_BLOCK
 
 
-cdef Py_ssize_t _scratch(const pool_t* pool) noexcept nogil:
+cdef Py_ssize_t _pool_scratch(const pool_t* pool) noexcept nogil:
     """Return the bytes that a thread needs: pointers, and two rows if channels are few."""
-    cdef Py_ssize_t size = _pointers(pool)
+    cdef Py_ssize_t size = _cell_pointers(pool)
     if pool.multiplier == NULL and pool.window.channels < QCY_BLOCK:
-        size += _line(pool, pool.window.width) + _line(pool, pool.window.out_width)
+        size += _pool_line(pool, pool.window.width) + _pool_line(pool, pool.window.out_width)
     return size
 
 
@@ -105,10 +105,10 @@ cdef void _max_row(const void* args, Py_ssize_t index, int worker) noexcept nogi
             rows[n_rows] = image + row
             n_rows += 1
     if w.channels < QCY_BLOCK:
-        line = scratch + _pointers(pool)
+        line = scratch + _cell_pointers(pool)
         qcy_max_narrow_row(
             rows, n_rows, w.width, w.out_width, w.kernel_width, w.stride_width, w.dilation_width,
-            w.pad_left, w.channels, pool.flip, line, line + _line(pool, w.width),
+            w.pad_left, w.channels, pool.flip, line, line + _pool_line(pool, w.width),
             out + index * w.out_width * w.channels,
         )
         return
@@ -151,7 +151,7 @@ cdef long _run_pool(const void* args, uint8_t** memories, int n_threads) noexcep
     if pool.window.channels == 0:
         return 0
     pool.memories = memories
-    pool.scratch_per_thread = _scratch(&pool)
+    pool.scratch_per_thread = _pool_scratch(&pool)
     if pool.is_whole:
         parallel_for(_whole_image, &pool, pool.n_images, n_threads)
     else:
@@ -162,8 +162,10 @@ cdef long _run_pool(const void* args, uint8_t** memories, int n_threads) noexcep
     return 0
 
 
-cdef Step _step(pool_t* pool, object x, Py_ssize_t n_images, tuple window, uint8_t flip,
-                object out, list owners):
+cdef Step _pool_step(
+    pool_t* pool, object x, Py_ssize_t n_images, tuple window, uint8_t flip, object out,
+    list owners,
+):
     cdef Step step
     cdef double cells = n_images
     pool.window = window_from(window)
@@ -179,7 +181,7 @@ cdef Step _step(pool_t* pool, object x, Py_ssize_t n_images, tuple window, uint8
         and pool.window.pad_top == pool.window.pad_left == 0
     )
     step = new_step(_run_pool, pool, sizeof(pool_t), owners)
-    step.scratch_per_thread = _scratch(pool)
+    step.scratch_per_thread = _pool_scratch(pool)
     cells *= pool.window.out_height * pool.window.out_width * pool.window.channels
     if cells * pool.window.kernel_height * pool.window.kernel_width < FEWEST_CELLS:
         step.most_threads = 1
@@ -192,11 +194,12 @@ def max_pool(
     tuple window,
     uint8_t flip,                       # 0x80: codes are int8
     object out,                         # (B, OH, OW, C)
+    /,
 ):
     """Return the step that takes the largest code of each window."""
     cdef pool_t pool
     memset(&pool, 0, sizeof(pool))
-    return _step(&pool, x, n_images, window, flip, out, [])
+    return _pool_step(&pool, x, n_images, window, flip, out, [])
 
 
 def avg_pool(
@@ -209,6 +212,7 @@ def avg_pool(
     const float[::1] multiplier,        # (KH * KW + 1,) by the number of cells, equation (16)
     tuple target,                       # zero point, low, high, flip as uint8; and wild
     object out,                         # (B, OH, OW, C)
+    /,
 ):
     """Return the step that takes the mean of each window."""
     cdef pool_t pool
@@ -217,4 +221,4 @@ def avg_pool(
     pool.multiplier = &multiplier[0]
     pool.x_zero = x_zero
     pool.output = output_from(target)
-    return _step(&pool, x, n_images, window, flip, out, [multiplier])
+    return _pool_step(&pool, x, n_images, window, flip, out, [multiplier])

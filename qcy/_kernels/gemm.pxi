@@ -1,13 +1,9 @@
-"""Matrix product of codes: packing the right operand, and the product itself.
-
-Packed layout, outermost first: panels of columns (the last one narrower, in whole vectors), taps,
-groups along the depth of a tap, columns, the weights of a group. Zeros fill up.
-"""
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t
+"""Matrix product: codes, or reals that become codes on the way, times packed weights."""
+from libc.stdint cimport int16_t, int32_t, uint8_t
 
 from qcy._kernels._tile cimport (
-    LEFT_BYTES, QCY_GROUP, QCY_LANES, QCY_LHS_ZERO, QCY_PANEL, QCY_ROWS, WHOLE_TILES, copy_left,
-    multiply_rows, n_panels, out_bytes, padded_columns, padded_depth, row_sum, rows_t,
+    LEFT_BYTES, QCY_LHS_ZERO, QCY_ROWS, WHOLE_TILES, copy_left, multiply_rows, n_panels, out_bytes,
+    padded_depth, row_sum, rows_t,
 )
 from qcy._product cimport Product, product_t
 from qcy._step cimport SCRATCH, Step, at, new_step, place_of, place_t
@@ -23,108 +19,13 @@ cdef extern from "elementwise.h":
         const float* x, Py_ssize_t n, const qcy_dynamic* params, uint8_t* codes
     ) noexcept nogil
 
-#: Columns of one vector: a packed operand has a multiple of it.
-LANES = QCY_LANES
-#: Columns of a panel of packed weights, and weights of one column that lie side by side.
-PANEL = QCY_PANEL
-GROUP = QCY_GROUP
-
 cdef enum:
-    BLOCK_BYTES = 262144    # of A that stay in the second-level cache while B streams past
-    FEWEST_PRODUCTS = 1048576       # below it, waking threads costs more than they save
+    GEMM_BLOCK_BYTES = 262144       # of A that stay in the second-level cache while B streams past
+    GEMM_FEWEST = 1048576           # below it, waking threads costs more than they save
     TASKS_PER_THREAD = 8
     ROWS_AT_ONCE = 8                # whose parameters are computed together
     FINE_TILES = WHOLE_TILES // 2   # rows of a task are a multiple of it
 
-
-def packed_size(Py_ssize_t n_taps, Py_ssize_t depth, Py_ssize_t n_cols):
-    """Return the bytes of packed weights and the padded number of columns."""
-    return padded_columns(n_cols) * n_taps * padded_depth(depth), padded_columns(n_cols)
-
-
-def pack(
-    const uint8_t[:, ::1] b,        # (taps * depth, N) codes, whatever their dtype
-    Py_ssize_t n_taps,
-    uint8_t flip,                   # 0x80 makes uint8 codes int8
-    int8_t[::1] panels,             # packed_size; overwritten
-    const int32_t[::1] zero_point,  # (N,) of the int8 codes
-    int32_t[::1] sums,              # (N,) of the int8 codes; overwritten
-    int64_t[::1] magnitudes,        # (N,) sum of |code - zero_point|; overwritten
-):
-    cdef Py_ssize_t n_cols = b.shape[1], depth = b.shape[0] // max(n_taps, 1), panel
-    if n_cols == 0:
-        return
-    with nogil:
-        for panel in range(n_panels(n_cols)):
-            _pack_panel(
-                &b[0, 0] if b.shape[0] else NULL, n_taps if b.shape[0] else 0, depth, n_cols,
-                panel * QCY_PANEL, flip,
-                &panels[0] + panel * QCY_PANEL * n_taps * padded_depth(depth)
-                if b.shape[0] else NULL,
-                &zero_point[0], &sums[0], &magnitudes[0],
-            )
-
-
-cdef void _pack_panel(
-    const uint8_t* b,
-    Py_ssize_t n_taps,
-    Py_ssize_t depth,
-    Py_ssize_t n_cols,
-    Py_ssize_t first,
-    uint8_t flip,
-    int8_t* panel,
-    const int32_t* zero_point,
-    int32_t* sums,
-    int64_t* magnitudes,
-) noexcept nogil:
-    cdef Py_ssize_t valid = min(QCY_PANEL, n_cols - first), j, k, group, tap, cell
-    cdef Py_ssize_t width = padded_columns(valid)
-    cdef int8_t code
-    cdef int32_t distance
-    for j in range(first, first + valid):
-        sums[j] = 0
-        magnitudes[j] = 0
-    for tap in range(n_taps):
-        for cell in range(padded_depth(depth) // QCY_GROUP):
-            group = cell * QCY_GROUP
-            for j in range(width):
-                for k in range(group, group + QCY_GROUP):
-                    code = 0
-                    if k < depth and j < valid:
-                        code = <int8_t> (b[(tap * depth + k) * n_cols + first + j] ^ flip)
-                        sums[first + j] = <int32_t> (
-                            <uint32_t> sums[first + j] + <uint32_t> code
-                        )
-                        distance = code - zero_point[first + j]
-                        magnitudes[first + j] += distance if distance > 0 else -distance
-                    panel[QCY_GROUP * j + k - group] = code
-            panel += QCY_GROUP * width
-
-
-def fold(
-    const int32_t[::1] sums,        # (N,) of the packed int8 codes
-    const int32_t[::1] b_zero,      # (N,) zero points of the packed int8 codes
-    const int32_t[::1] bias,        # (N,) or None
-    int32_t a_zero,                 # zero point of A as uint8
-    int32_t n_inner,
-    int32_t[::1] offset,            # (N, padded); overwritten
-    int32_t[::1] minus_b_zero,      # (N, padded); overwritten
-):
-    """Fold the bias and the zero points of equation (7); sums wrap, as the equation says."""
-    cdef Py_ssize_t j, n_cols = sums.shape[0]
-    cdef uint32_t total
-    for j in range(offset.shape[0]):
-        offset[j] = minus_b_zero[j] = 0
-    for j in range(n_cols):
-        total = <uint32_t> (QCY_LHS_ZERO - a_zero) * <uint32_t> sums[j]
-        total += <uint32_t> n_inner * <uint32_t> a_zero * <uint32_t> b_zero[j]
-        if bias is not None:
-            total += <uint32_t> bias[j]
-        offset[j] = <int32_t> total
-        minus_b_zero[j] = -b_zero[j]
-
-
-# ---------------------------------------------------------------------------------- the product
 
 cdef struct gemm_t:
     product_t product
@@ -152,7 +53,7 @@ cdef Py_ssize_t _left_stride(const gemm_t* gemm) noexcept nogil:
     return padded_depth(gemm.depth) * LEFT_BYTES
 
 
-cdef Py_ssize_t _scratch(const gemm_t* gemm) noexcept nogil:
+cdef Py_ssize_t _gemm_scratch(const gemm_t* gemm) noexcept nogil:
     """Return the bytes that a thread needs: a term and a scale for each row, and the rows."""
     cdef Py_ssize_t size = 0
     if gemm.product.row_weight != NULL:
@@ -270,7 +171,7 @@ cdef long _run_gemm(const void* args, uint8_t** memories, int n_threads) noexcep
         return 0
     gemm.memories = memories
     gemm.failed = &failed
-    gemm.scratch_per_thread = _scratch(&gemm)
+    gemm.scratch_per_thread = _gemm_scratch(&gemm)
     gemm.rows_per_task = gemm.n_rows
     gemm.panels_per_task = panels
     gemm.n_row_tasks = 1
@@ -305,6 +206,7 @@ def product(
     bint per_row,                   # ... with parameters of its own for each row
     Product right not None,
     object out,                     # (M, N), of a kind that follows from `right`
+    /,
 ):
     """Return the step of a matrix product."""
     cdef gemm_t gemm
@@ -322,10 +224,10 @@ def product(
     gemm.is_copied = a_flip != 0 or LEFT_BYTES != 1
     # Zeros fill up a copy; given rows end where they end.
     gemm.product.depth = padded_depth(depth) if gemm.is_copied or is_real else depth
-    gemm.rows_per_block = BLOCK_BYTES // max(depth, 1) // WHOLE_TILES * WHOLE_TILES
+    gemm.rows_per_block = GEMM_BLOCK_BYTES // max(depth, 1) // WHOLE_TILES * WHOLE_TILES
     gemm.rows_per_block = min(max(<Py_ssize_t> WHOLE_TILES, gemm.rows_per_block), max(n_rows, 1))
     step = new_step(_run_gemm, &gemm, sizeof(gemm), owners)
-    step.scratch_per_thread = _scratch(&gemm)
-    if <double> n_rows * depth * gemm.product.n_cols < FEWEST_PRODUCTS:
+    step.scratch_per_thread = _gemm_scratch(&gemm)
+    if <double> n_rows * depth * gemm.product.n_cols < GEMM_FEWEST:
         step.most_threads = 1
     return step

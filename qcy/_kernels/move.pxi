@@ -51,7 +51,7 @@ cdef long _run_permute(const void* args, uint8_t** memories, int n_threads) noex
     return 0
 
 
-def permute(object source, tuple shape, tuple steps, object out):
+def permute(object source, tuple shape, tuple steps, object out, /):
     """Return the step that writes `source` in another order of its axes.
 
     `shape` is the output's, four axes of it, and `steps` are those of its axes in the source.
@@ -94,7 +94,7 @@ cdef long _run_beside(const void* args, uint8_t** memories, int n_threads) noexc
 
 
 def beside(object source, Py_ssize_t n_rows, Py_ssize_t n_bytes, Py_ssize_t stride,
-           Py_ssize_t offset, object out):
+           Py_ssize_t offset, object out, /):
     """Return the step that writes rows into parts of longer rows."""
     cdef beside_t p
     cdef Step step
@@ -144,6 +144,7 @@ def take(
     Py_ssize_t n_taken,
     const uint8_t[:, ::1] rows,
     object out,                         # (n_taken, bytes of a row)
+    /,
 ):
     """Return the step that copies rows by their numbers."""
     cdef take_t p

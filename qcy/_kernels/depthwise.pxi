@@ -33,7 +33,7 @@ cdef extern from "windows.h":
     ) noexcept nogil
 
 cdef enum:
-    FEWEST_PRODUCTS = 524288    # below it, waking threads costs more than they save
+    DEPTHWISE_FEWEST = 524288   # below it, waking threads costs more than they save
 
 
 cdef struct depthwise_t:
@@ -158,12 +158,12 @@ cdef long _run_depthwise(const void* args, uint8_t** memories, int n_threads) no
     if conv.window.channels == 0:
         return 0
     conv.memories = memories
-    conv.scratch_per_thread = _scratch(&conv)
+    conv.scratch_per_thread = _depthwise_scratch(&conv)
     parallel_for(_depthwise_row, &conv, conv.n_images * conv.window.out_height, n_threads)
     return 0
 
 
-cdef Py_ssize_t _scratch(const depthwise_t* conv) noexcept nogil:
+cdef Py_ssize_t _depthwise_scratch(const depthwise_t* conv) noexcept nogil:
     """Return the bytes that a thread needs: pointers to cells, and the sums of a plain pixel."""
     cdef Py_ssize_t size = 4 * <Py_ssize_t> sizeof(void*) * (
         _n_columns(&conv.window) if conv.by_column
@@ -176,20 +176,23 @@ cdef Py_ssize_t _scratch(const depthwise_t* conv) noexcept nogil:
     return (size + 63) // 64 * 64
 
 
-def packed_size(Py_ssize_t n_channels, Py_ssize_t kernel_height, Py_ssize_t kernel_width):
-    """Return the lengths of what `pack` writes: weights, and one number for each channel."""
+def packed_depthwise_size(
+    Py_ssize_t n_channels, Py_ssize_t kernel_height, Py_ssize_t kernel_width, /
+):
+    """Return how long what `pack_depthwise` writes is: weights, and one number a channel."""
     cdef Py_ssize_t n = qcy_n_blocks(n_channels) * QCY_BLOCK
     return n * 4 * groups_of(kernel_height, kernel_width), n
 
 
-def pack(
+def pack_depthwise(
     const int8_t[:, :, ::1] weights,    # (KH, KW, C)
     const int32_t[::1] bias,            # (C,)
     const float[::1] multiplier,        # (C,), or None: the output is int32
     int32_t x_zero,                     # of the images, as uint8
-    int8_t[::1] packed,                 # `packed_size` zeros, as all that follow
+    int8_t[::1] packed,                 # `packed_depthwise_size` zeros, as all that follow
     int32_t[::1] offset,
     float[::1] factor,
+    /,
 ):
     """Bring weights, sums and multipliers into the order of the kernel's blocks."""
     cdef Py_ssize_t height = weights.shape[0], width = weights.shape[1], n = weights.shape[2]
@@ -219,8 +222,10 @@ def pack(
                     factor[lane] = multiplier[channel]
 
 
-cdef Step _step(depthwise_t* conv, object x, Py_ssize_t n_images, tuple window, uint8_t flip,
-                int32_t x_zero, tuple target, object out, list owners):
+cdef Step _depthwise_step(
+    depthwise_t* conv, object x, Py_ssize_t n_images, tuple window, uint8_t flip, int32_t x_zero,
+    tuple target, object out, list owners,
+):
     cdef Step step
     cdef const window_t* w = &conv.window
     cdef double products
@@ -236,9 +241,9 @@ cdef Step _step(depthwise_t* conv, object x, Py_ssize_t n_images, tuple window, 
     conv.kernel.x_flip = flip
     conv.kernel.out = output_from(target)
     step = new_step(_run_depthwise, conv, sizeof(depthwise_t), owners)
-    step.scratch_per_thread = _scratch(conv)
+    step.scratch_per_thread = _depthwise_scratch(conv)
     products = <double> n_images * w.out_height * w.out_width * w.channels
-    if products * w.kernel_height * w.kernel_width < FEWEST_PRODUCTS:
+    if products * w.kernel_height * w.kernel_width < DEPTHWISE_FEWEST:
         step.most_threads = 1
     return step
 
@@ -249,11 +254,12 @@ def depthwise(
     tuple window,
     uint8_t flip,                       # 0x80: x is int8
     int32_t x_zero,                     # as uint8
-    const int8_t[::1] weights,          # from `pack`
+    const int8_t[::1] weights,          # from `pack_depthwise`
     const int32_t[::1] offset,
     const float[::1] factor,            # None: the output is int32
     tuple target,                       # zero point, low, high, flip as uint8; and wild
     object out,                         # (B, OH, OW, C)
+    /,
 ):
     """Return the step of a depthwise convolution."""
     cdef depthwise_t conv
@@ -262,12 +268,12 @@ def depthwise(
         conv.kernel.weights = &weights[0]
         conv.kernel.offset = &offset[0]
         conv.kernel.multiplier = NULL if factor is None else &factor[0]
-    return _step(
+    return _depthwise_step(
         &conv, x, n_images, window, flip, x_zero, target, out, [weights, offset, factor]
     )
 
 
-def plain(
+def plain_depthwise(
     object x,                           # (B, H, W, C) codes
     Py_ssize_t n_images,
     tuple window,
@@ -279,6 +285,7 @@ def plain(
     const float[::1] multiplier,        # (C,), or None: the output is int32
     tuple target,                       # zero point, low, high, flip as uint8; and wild
     object out,                         # (B, OH, OW, C)
+    /,
 ):
     """Return the step of a depthwise convolution whose weights have zero points."""
     cdef depthwise_t conv
@@ -290,7 +297,7 @@ def plain(
         conv.bias = &bias[0]
         conv.multiplier = NULL if multiplier is None else &multiplier[0]
         conv.kernel.multiplier = conv.multiplier
-    return _step(
+    return _depthwise_step(
         &conv, x, n_images, window, flip, x_zero, target, out,
         [weights, w_zero, bias, multiplier],
     )
