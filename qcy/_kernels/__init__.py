@@ -20,7 +20,7 @@ VARIANTS = (
 
 
 #: Which build of the plain kernels goes with a variant; all others take the portable one. AVX-512
-#: would make some loops over 64-bit integers faster, which is not worth two more builds.
+#: would make some loops over integers of a Tensor faster, which is not worth two more builds.
 PLAIN = dict.fromkeys(("avx512vbmi", "avx512vnni", "avxvnni", "avx2"), "avx2")
 
 
