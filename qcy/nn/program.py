@@ -17,6 +17,9 @@ class Compiled:
     ----------
     program : Program
     outputs : list of (shape, dtype)
+    ends : list of int
+        How many steps there are once the inputs are in, after each layer, and once the outputs are
+        out: what a layer owns, be it several steps or none, lies between two of them.
     """
 
     def __init__(self, model, arrays, in_codes):
@@ -40,6 +43,7 @@ class Compiled:
         values = {}
         for name, (shape, dtype) in zip(model.inputs, arrays, strict=True):
             values[name] = self._enter(model, name, self.recorder.port(shape, dtype))
+        self.ends = [len(self.recorder.steps)]
         for node, dead in zip(model.nodes, model._last_use, strict=True):
             if not isinstance(node.layer, QuantizedLayer):
                 raise TypeError(f"layer {node.name!r} is kept in float")
@@ -47,12 +51,14 @@ class Compiled:
             if not isinstance(value, Place):
                 raise TypeError(f"layer {node.name!r} does not compute by primitives")
             values[node.name] = value
+            self.ends.append(len(self.recorder.steps))
             for name in dead:
                 del values[name]
             self._release_all_but(values)
         self.outputs = []
         for name in model.outputs:
             self._leave(model, name, values[name], in_codes)
+        self.ends.append(len(self.recorder.steps))
         self.program = Program(self.recorder)
         del self.recorder
 
