@@ -4,6 +4,7 @@ Packed layout, outermost first: panels of columns (the last one narrower, in who
 groups along the depth of a tap, columns, the weights of a group. Zeros fill up.
 """
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t
+from libc.string cimport memset
 
 from qcy._kernels._tile cimport (
     LEFT_BYTES, QCY_GROUP, QCY_LANES, QCY_LHS_ZERO, QCY_PANEL, QCY_ROWS, WHOLE_TILES, copy_left,
@@ -23,6 +24,12 @@ cdef extern from "elementwise.h":
         const float* x, Py_ssize_t n, const qcy_dynamic* params, uint8_t* codes
     ) noexcept nogil
 
+cdef extern from "peak.h":
+    Py_ssize_t QCY_PEAK_OPS
+    void qcy_peak_run(
+        const uint8_t* a, const int8_t* b, Py_ssize_t n, int32_t* out
+    ) noexcept nogil
+
 #: Columns of one vector: a packed operand has a multiple of it.
 LANES = QCY_LANES
 #: Columns of a panel of packed weights, and weights of one column that lie side by side.
@@ -34,6 +41,7 @@ cdef enum:
     FEWEST_PRODUCTS = 1048576       # below it, waking threads costs more than they save
     TASKS_PER_THREAD = 8
     FINE_TILES = WHOLE_TILES // 2   # rows of a task are a multiple of it
+    PEAK_BYTES = 4096       # words of A, a step of a panel, and a tile of sums
 
 
 def packed_size(Py_ssize_t n_taps, Py_ssize_t depth, Py_ssize_t n_cols):
@@ -319,3 +327,38 @@ def product(
     if <double> n_rows * depth * gemm.product.n_cols < FEWEST_PRODUCTS:
         step.most_threads = 1
     return step
+
+
+# ------------------------------------------------------------------------------------- the limit
+
+cdef struct peak_t:
+    Py_ssize_t n_steps
+    Py_ssize_t n_tasks
+    uint8_t* scratch
+
+
+cdef void _peak_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
+    cdef const peak_t* peak_ = <const peak_t*> args
+    cdef uint8_t* scratch = peak_.scratch + worker * PEAK_BYTES
+    memset(scratch, 1, PEAK_BYTES)
+    qcy_peak_run(
+        scratch, <const int8_t*> scratch + 128, peak_.n_steps, <int32_t*> (scratch + 2048)
+    )
+
+
+cdef long _run_peak(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef peak_t peak_ = (<const peak_t*> args)[0]
+    peak_.scratch = memories[SCRATCH]
+    parallel_for(_peak_task, &peak_, peak_.n_tasks, n_threads)
+    return 0
+
+
+def peak(Py_ssize_t n_steps, Py_ssize_t n_tasks):
+    """Return the step of products that no memory holds up, and how many operations it is."""
+    cdef peak_t peak_
+    cdef Step step
+    peak_.n_steps = n_steps
+    peak_.n_tasks = n_tasks
+    step = new_step(_run_peak, &peak_, sizeof(peak_), [])
+    step.scratch_per_thread = PEAK_BYTES
+    return step, QCY_PEAK_OPS * n_steps * n_tasks
