@@ -120,7 +120,7 @@ def test_measure(pinned):
         assert row.gops == pytest.approx(1e-3 * case.ops / row.us)
         assert row.times_numpy == pytest.approx(row.numpy_us / row.us)
         assert (row.of_peak is None) == (case.family == "elementwise")
-        assert row.of_peak is None or row.of_peak > 0
+        assert row.of_peak is None or row.of_peak == pytest.approx(row.gops / found.peak_gops)
     assert found.peak_gops > 0
 
 
