@@ -124,6 +124,18 @@ def test_measure(pinned):
     assert found.peak_gops > 0
 
 
+def test_rows_tell_whose_time_is_whose(monkeypatch):
+    limit_ops = _info.peak(1)[1]
+    times = iter([(2e-6, 8e-6, 1e-3), (1e-6, 1e-6, 5e-4)])
+    monkeypatch.setattr(bench, "medians", lambda calls, rounds, shortest: next(times))
+    found = bench.measure(cases=(SMALL[0], SMALL[-1]))
+    first, last = found.rows
+    assert found.peak_gops == pytest.approx(1e-9 * limit_ops / 5e-4)        # of the best moment
+    assert (first.us, first.numpy_us, first.times_numpy) == pytest.approx((2, 8, 4))
+    assert first.gops == pytest.approx(2 * 8 * 16 * 8 / 2e3)
+    assert (last.us, last.times_numpy, last.of_peak) == (1, 1, None)
+
+
 def test_quick_leaves_out_what_takes_long(pinned):
     long = bench_cases.Case("product", "long", 1, None, is_long=True)
     assert len(bench.measure(quick=True, cases=(long, *SMALL[:1])).rows) == 1

@@ -64,6 +64,9 @@ def test_a_layer_without_steps_takes_no_time():
     rows = {row.name: row for row in q.profile(*inputs, repeat=2).layers}
     assert rows["flat"].us == 0
     assert rows["flat"].gbytes_per_s is None
+    timed, _, _ = q._timed_runs(inputs)
+    flat = named(q).index("flat")
+    assert {timed()[flat] for _ in range(200)} == {0}
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
@@ -151,8 +154,21 @@ def test_work_is_counted():
     assert rows["dense"].n_bytes == 2 * 700 + 2 * 3 + sum(array.nbytes for array in arrays)
 
 
-def test_threads():
+def test_threads(monkeypatch):
     q, inputs = quantized("residual")
+    seen, runs = [], q._timed_runs
+
+    def spy(inputs):
+        timed, whole, program = runs(inputs)
+        return (
+            lambda: (seen.append(qcy.info()["threads"]), timed())[1],
+            lambda: (seen.append(qcy.info()["threads"]), whole())[1], program,
+        )
+
+    monkeypatch.setattr(q, "_timed_runs", spy)
+    q.profile(*inputs, repeat=2, n_threads=3)
+    assert seen == [3] * 6              # once each to warm up, twice to measure
+    monkeypatch.undo()
     assert q.profile(*inputs, repeat=1, n_threads=2).n_threads == 2
     with qcy.threads(1):
         assert q.profile(*inputs, repeat=1).n_threads == 1
