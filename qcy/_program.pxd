@@ -33,3 +33,4 @@ cdef class BoundProgram:
     cdef void** addresses
     cdef object n_threads
     cdef readonly object out
+    cdef int run(self, object ends, list stamps) except -1

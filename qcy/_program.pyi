@@ -36,3 +36,5 @@ class BoundProgram:
         """Where the results go."""
 
     def __call__(self) -> Any: ...
+    def timed(self, ends: Sequence[int]) -> list[int]:
+        """Run once, and return how long each range of steps took, in nanoseconds."""

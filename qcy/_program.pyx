@@ -10,6 +10,8 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 
+from time import perf_counter_ns
+
 from qcy._step cimport ABSOLUTE, ARENA, N_MEMORIES, SCRATCH, Step
 from qcy._threads cimport borrow, give_back
 
@@ -135,10 +137,32 @@ cdef class BoundProgram:
         free(self.addresses)
 
     def __call__(self):
+        self.run(None, None)
+        return self.out
+
+    def timed(self, ends):
+        """Run once, and return how long each range of steps took.
+
+        Parameters
+        ----------
+        ends : sequence of int
+            Where each range ends, and the next begins; the last is the number of steps.
+
+        Returns
+        -------
+        list of int
+            Nanoseconds of each range, with what looking at the clock costs.
+        """
+        cdef list stamps = []
+        self.run(ends, stamps)
+        return [after - before for before, after in zip(stamps, stamps[1:])]
+
+    cdef int run(self, object ends, list stamps) except -1:
+        """Run all steps: at once, or by ranges with a look at the clock after each."""
         cdef uint8_t* memories[N_MEMORIES + MOST_PORTS]
         cdef Program program = self.program
         cdef long taken = borrow(self.n_threads, program.most_threads), found = 0
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, end
         cdef Arena arena
         cdef int n_threads = <int> taken
         try:
@@ -150,26 +174,37 @@ cdef class BoundProgram:
             memories[SCRATCH] = memories[ARENA] + program.arena_bytes
             for i in range(len(self.arrays)):
                 memories[N_MEMORIES + i] = <uint8_t*> self.addresses[i]
-            with nogil:
-                i = run_calls(program.calls, program.n_steps, memories, n_threads, &found)
+            i = 0
+            if stamps is not None:
+                stamps.append(perf_counter_ns())
+                for end in ends:
+                    with nogil:
+                        i = run_calls(program.calls, i, end, memories, n_threads, &found)
+                    if found:
+                        break
+                    stamps.append(perf_counter_ns())
+            else:
+                with nogil:
+                    i = run_calls(program.calls, 0, program.n_steps, memories, n_threads, &found)
             program.idle.append(arena)
         finally:
             give_back(taken)
         if found:
             raise ValueError((<Step> program.steps[i]).complaint.format(found))
-        return self.out
+        return 0
 
     def __repr__(self):
         return f"BoundProgram({self.program.n_steps} steps)"
 
 
 cdef Py_ssize_t run_calls(
-    const call_t* calls, Py_ssize_t n, uint8_t** memories, int n_threads, long* found
+    const call_t* calls, Py_ssize_t first, Py_ssize_t end, uint8_t** memories, int n_threads,
+    long* found
 ) noexcept nogil:
-    """Run steps in a row; return the first that complains."""
+    """Run steps in a row; return the first that complains, or the end."""
     cdef Py_ssize_t i
-    for i in range(n):
+    for i in range(first, end):
         found[0] = calls[i].function(calls[i].args, memories, min(n_threads, calls[i].most_threads))
         if found[0]:
             return i
-    return n
+    return end

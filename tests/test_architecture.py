@@ -13,13 +13,13 @@ if not (ROOT / "_simd").exists():
     pytest.skip("the sources that this file reads are not here", allow_module_level=True)
 #: From the ground up: each imports from its own floor and those below.
 FLOORS = [
-    r"_dtypes|_rounding|_simd|_pool|_cpu|_threads|_validate|_version|_memoryview|_step|_product|_program|_recorder",
+    r"_dtypes|_rounding|_simd|_pool|_cpu|_threads|_validate|_version|_table|_timing|_memoryview|_step|_product|_program|_recorder",
     r"_kernels",
     r"primitive|_info",
     r"tensor",
-    r"nn\.(layers|model|quantized_model|context|storage|fusion|program)",
+    r"nn\.(layers|model|quantized_model|context|storage|fusion|program|profile)",
     r"nn\.(observer|histogram|calibration)",
-    r"nn\.(quantize|compare|report|_svg|progress|onnx)|cli|demo|__main__|data",
+    r"nn\.(quantize|compare|report|_svg|progress|onnx)|cli|demo|bench(_\w+)?|__main__|data",
 ]
 #: Who may touch the kernels, besides themselves.
 NEAR_KERNELS = ("primitive", "_program", "tensor", "_info", "_threads")

@@ -4,8 +4,9 @@ import numpy as np
 
 import qcy
 from qcy import demo
-from qcy.nn import Calibrator, compare_quantized_model
+from qcy.nn import Calibrator, compare_quantized_model, quantize_model
 
+from .networks import NETWORKS
 from .peers import onnxruntime_session
 from .ratio import ratio
 
@@ -16,11 +17,13 @@ class Demo:
     params = [1, 64]
     param_names = ["batch"]
 
+    def setup_cache(self):
+        calibration, _, _ = demo.load_images()
+        demo.quantize(demo.load_model(), calibration, progress=False)[0].save("demo.qcy")
+
     def setup(self, batch):
-        self.model = demo.load_model()
-        calibration, images, _ = demo.load_images()
-        self.quantized, _ = demo.quantize(self.model, calibration, progress=False)
-        self.x = images[:batch]
+        self.model, self.quantized = demo.load_model(), qcy.load("demo.qcy")
+        self.x = demo.load_images()[1][:batch]
         self.threads = qcy.threads(1)
         self.threads.__enter__()
 
@@ -48,29 +51,64 @@ class Demo:
     track_speedup_over_onnxruntime.unit = "times onnxruntime float32"
 
 
+class Networks:
+    """Known architectures with random weights, bound: what a run costs, and what it needs."""
+
+    params = [
+        "mlp 1", "mlp 32", "mlp 256", "lenet 1", "lenet 32", "resnet18 1", "mobilenetv2 1",
+    ]
+    param_names = ["network and batch"]
+    timeout = 300       # of the cache too
+
+    def setup_cache(self):
+        """Quantize each once, into files: so no calibration counts in what follows."""
+        rng = np.random.default_rng(0)
+        for name, (build, shape) in NETWORKS.items():
+            model = build()
+            data = rng.standard_normal((2, *shape), np.float32)
+            model.save(f"{name}_float.qcy")
+            quantize_model(model, data, progress=False).save(f"{name}.qcy")
+
+    def setup(self, network):
+        name, batch = network.split()
+        self.x = np.ones((int(batch), *NETWORKS[name][1]), np.float32)
+        self.call = qcy.load(f"{name}.qcy").bind(self.x, n_threads=1)
+
+    def time_bound(self, network):
+        self.call()
+
+    def peakmem_bound(self, network):
+        self.call()
+
+    def track_speedup_over_float(self, network):
+        model = qcy.load(f"{network.split()[0]}_float.qcy")
+        with qcy.threads(1):
+            return ratio(lambda: model(self.x), self.call, repeats=10)
+
+    track_speedup_over_float.unit = "times qcy float32"
+
+
 class DemoQuality:
     """What the 8 bits cost: accuracy, agreement, bytes."""
 
-    def setup(self):
-        self.model = demo.load_model()
+    def setup_cache(self):
+        model = demo.load_model()
         calibration, images, labels = demo.load_images()
-        quantized, _ = demo.quantize(self.model, calibration, progress=False)
-        self.report = compare_quantized_model(
-            quantized, self.model, images, labels, batch_sizes=()
-        )
+        quantized, _ = demo.quantize(model, calibration, progress=False)
+        return compare_quantized_model(quantized, model, images, labels, batch_sizes=())
 
-    def track_accuracy_drop(self):
-        return 100 * (self.report.float_accuracy - self.report.quantized_accuracy)
+    def track_accuracy_drop(self, report):
+        return 100 * (report.float_accuracy - report.quantized_accuracy)
 
     track_accuracy_drop.unit = "points"
 
-    def track_agreement(self):
-        return 100 * self.report.agreement
+    def track_agreement(self, report):
+        return 100 * report.agreement
 
     track_agreement.unit = "%"
 
-    def track_bytes_ratio(self):
-        return self.report.float_bytes / self.report.quantized_bytes
+    def track_bytes_ratio(self, report):
+        return report.float_bytes / report.quantized_bytes
 
     track_bytes_ratio.unit = "times smaller"
 

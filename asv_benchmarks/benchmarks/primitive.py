@@ -1,4 +1,4 @@
-"""The Q8 primitives: time, memory, and speed relative to NumPy's float32."""
+"""The Q8 primitives as they are called directly: time, memory, and what the checks cost."""
 
 import numpy as np
 
@@ -14,12 +14,12 @@ SHAPES = {
 
 
 class GemmQ8:
-    """`gemm_nn_q8` with packed weights."""
+    """`gemm_nn_q8` with packed weights, called directly on one thread."""
 
-    params = (list(SHAPES), ["uint8", "int8"], [1, 2])
-    param_names = ["shape", "a_dtype", "n_threads"]
+    params = (list(SHAPES), ["uint8", "int8"])
+    param_names = ["shape", "a_dtype"]
 
-    def setup(self, shape, a_dtype, n_threads):
+    def setup(self, shape, a_dtype):
         m, k, n = SHAPES[shape]
         rng = np.random.default_rng(0)
         info = np.iinfo(a_dtype)
@@ -28,41 +28,18 @@ class GemmQ8:
         self.b = primitive.pack_q8(codes, b_scale=0.01, bias=rng.integers(-1000, 1000, n))
         # Filled, not empty: else the first call also pays for the page faults.
         self.settings = {
-            "a_scale": 0.1, "out_scale": 10.0, "a_zero_point": 3, "n_threads": n_threads,
+            "a_scale": 0.1, "out_scale": 10.0, "a_zero_point": 3, "n_threads": 1,
             "out": np.ones((m, n), np.uint8),
         }
 
-    def time_gemm(self, shape, a_dtype, n_threads):
+    def time_gemm(self, shape, a_dtype):
         primitive.gemm_nn_q8(self.a, self.b, **self.settings)
 
-    def peakmem_gemm(self, shape, a_dtype, n_threads):
+    def peakmem_gemm(self, shape, a_dtype):
         primitive.gemm_nn_q8(self.a, self.b, **self.settings)
 
-    def peakmem_setup_only(self, shape, a_dtype, n_threads):
+    def peakmem_setup_only(self, shape, a_dtype):
         """What `peakmem_gemm` would show if the product needed no memory."""
-
-
-class GemmQ8Speedup:
-    """The promise: how much faster than NumPy's float32 the 8-bit product is, on one thread."""
-
-    params = list(SHAPES)
-    param_names = ["shape"]
-
-    def setup(self, shape):
-        self.quantized = GemmQ8()
-        self.quantized.setup(shape, "uint8", 1)
-        m, k, n = SHAPES[shape]
-        self.a = self.quantized.a.astype(np.float32)
-        self.b = np.random.default_rng(0).standard_normal((k, n), np.float32)
-        self.out = np.ones((m, n), np.float32)
-
-    def track_speedup(self, shape):
-        return ratio(
-            lambda: np.matmul(self.a, self.b, out=self.out),
-            lambda: self.quantized.time_gemm(shape, "uint8", 1),
-        )
-
-    track_speedup.unit = "times NumPy float32"
 
 
 class SmallCalls:
@@ -130,31 +107,3 @@ class Elementwise:
         return ratio(self.calls[1], self.calls[0])
 
     track_speedup.unit = "times NumPy"
-
-
-class Conv2dQ8:
-    """`conv2d_q8`, channels last, packed: channels, output channels, image, kernel, stride."""
-
-    params = (
-        ["64-64@56 3x3", "3-64@224 7x7/2", "256-64@56 1x1", "5-7@13 3x3", "144@56 3x3 depthwise"],
-        [1, 2],
-    )
-    param_names = ["shape", "n_threads"]
-    _SHAPES = (
-        (64, 64, 56, 3, 1, 1), (3, 64, 224, 7, 2, 1), (256, 64, 56, 1, 1, 1), (5, 7, 13, 3, 1, 1),
-        (144, 144, 56, 3, 1, 144),
-    )
-
-    def setup(self, shape, n_threads):
-        n_in, n_out, size, kernel, stride, groups = self._SHAPES[self.params[0].index(shape)]
-        rng = np.random.default_rng(0)
-        self.x = rng.integers(0, 256, (1, size, size, n_in), dtype=np.uint8)
-        weights = rng.integers(-127, 128, (n_out, n_in // groups, kernel, kernel), dtype=np.int8)
-        self.w = primitive.pack_conv_q8(weights, w_scale=0.01, groups=groups)
-        self.settings = {
-            "x_scale": 0.1, "out_scale": 10.0, "x_zero_point": 3, "stride": stride,
-            "padding": kernel // 2, "layout": "NHWC", "n_threads": n_threads,
-        }
-
-    def time_conv(self, shape, n_threads):
-        primitive.conv2d_q8(self.x, self.w, **self.settings)

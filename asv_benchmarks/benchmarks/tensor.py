@@ -36,12 +36,6 @@ class Elementwise:
     def time_ours(self, operation, dtype, size):
         self.ours()
 
-    def peakmem_ours(self, operation, dtype, size):
-        self.ours()
-
-    def peakmem_setup_only(self, operation, dtype, size):
-        """What `peakmem_ours` would show if the operation needed no memory."""
-
     def track_speedup(self, operation, dtype, size):
         return ratio(self.numpy, self.ours)
 
@@ -87,3 +81,22 @@ class Matmul(Elementwise):
         b = (values(dtype, (size, size), 100) == 1).astype(dtype)
         x, y = Tensor(a), Tensor(b)
         self.ours, self.numpy = (lambda: x @ y), (lambda: a @ b)
+
+
+class Memory:
+    """What a million elements need beyond themselves."""
+
+    params = (["add", "min_max", "astype"], ["int8", "float32"])
+    param_names = ["operation", "dtype"]
+
+    def setup(self, operation, dtype):
+        x = Tensor(values(dtype, 1_000_000))
+        self.ours = {
+            "add": lambda: x + x, "min_max": x.min_max, "astype": lambda: x.astype("int32"),
+        }[operation]
+
+    def peakmem_ours(self, operation, dtype):
+        self.ours()
+
+    def peakmem_setup_only(self, operation, dtype):
+        """What `peakmem_ours` would show if the operation needed no memory."""

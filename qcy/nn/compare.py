@@ -1,14 +1,15 @@
 """What quantization cost and gained: the float and the 8-bit model side by side."""
 
-import statistics
-import time
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from qcy import _validate
+from qcy._table import table
+from qcy._timing import medians
 from qcy.nn.layers import QuantizedLayer
-from qcy.nn.model import Model, table
+from qcy.nn.model import Model
+from qcy.nn.profile import Profile
 from qcy.nn.quantized_model import QuantizedModel
 
 BATCH = 64
@@ -77,6 +78,8 @@ class Report:
     confusion : tuple of tuple of int
         Rows: the float model's answer; columns: the 8-bit model's. Empty if an answer is beyond
         `MAX_CLASSES`, as it is where outputs are images.
+    profile : Profile or None
+        Time of each layer of the 8-bit model on a batch of the first size; None without sizes.
     """
 
     n_samples: int
@@ -88,6 +91,7 @@ class Report:
     latency: dict
     layers: tuple
     confusion: tuple
+    profile: Profile | None = None
 
     def to_dict(self):
         """Return the report as plain values, as JSON has them."""
@@ -107,6 +111,7 @@ class Report:
                 for layer in self.layers
             ],
             "confusion": [list(row) for row in self.confusion],
+            "profile": self.profile and self.profile.to_dict(),
         }
 
     def __str__(self):
@@ -135,7 +140,8 @@ class Report:
              f"{r.sqnr_db:.1f}", f"{r.cosine:.6f}", f"{r.max_error:.4g}")
             for r in self.layers
         ]
-        return "\n".join([*lines, "", table(rows)])
+        times = [] if self.profile is None else ["", f"8-bit model: {self.profile}"]
+        return "\n".join([*lines, "", table(rows), *times])
 
     def to_html(self, path, histograms=None, class_names=None, about=None):
         """Write the report as one self-contained HTML page.
@@ -233,6 +239,8 @@ def compare_quantized_model(
             _layer_report(quantized, node, moments[node.covers[-1]]) for node in quantized.nodes
         ),
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
+        profile=quantized.profile(_batch(data, batch_sizes[0]), repeat=repeats)
+        if batch_sizes else None,
     )
 
 
@@ -305,18 +313,14 @@ def _layer_report(quantized, node, moments):
 
 def _latency(quantized, model, data, size, repeats):
     """Return median seconds of both models on one batch, run in turn."""
-    batch = np.resize(data, (size, *data.shape[1:]))
-    times = {"float": [], "quantized": []}
-    runs = {"float": model, "quantized": quantized}
-    for run in runs.values():
-        run(batch)
-    for _ in range(repeats):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run(batch)
-            times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return medians | {"speedup": medians["float"] / medians["quantized"]}
+    batch = _batch(data, size)
+    times = medians([lambda: model(batch), lambda: quantized(batch)], repeats)
+    return {"float": times[0], "quantized": times[1], "speedup": times[0] / times[1]}
+
+
+def _batch(data, size):
+    """Return the first samples, repeated as needed."""
+    return np.resize(data, (size, *data.shape[1:]))
 
 
 def _finite(value):

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qcy import _validate
+from qcy._table import table
 from qcy.nn.context import split_context
 from qcy.nn.layers import Layer, QuantizedLayer
+from qcy.nn.profile import by_layers, profile
 from qcy.tensor.generic import Tensor
 
 
@@ -169,6 +171,12 @@ class Graph:
         result = np.concatenate(parts) if len(parts) > 1 else parts[0]
         return Tensor(result) if isinstance(x, Tensor) else result
 
+    profile = profile
+
+    def _timed_runs(self, inputs):
+        """Return a run that gives the nanoseconds of its parts, one without, and None."""
+        return (*by_layers(self, inputs), None)
+
     def save(self, path):
         """Write the model to one file, atomically; `qcy.load` reads it.
 
@@ -251,12 +259,10 @@ class Model(Graph):
             If an input does not fit; the message names the layer.
         """
         inputs, ctx = split_context(inputs, ctx)
-        values = {}
-        for _ in self._run(inputs, values, ctx):
+        values = self._enter(inputs)
+        for _ in self._run(values, ctx):
             pass
-        results = [values[name] for name in self.outputs]
-        if isinstance(inputs[0], Tensor):
-            results = [Tensor(result) for result in results]
+        results = self._leave(values, type(inputs[0]))
         return results[0] if len(results) == 1 else tuple(results)
 
     __call__ = forward
@@ -264,15 +270,25 @@ class Model(Graph):
     def trace(self, *inputs, ctx=None):
         """Run the model and yield ``(name, output)`` of each layer, as plain float32 arrays."""
         inputs, ctx = split_context(inputs, ctx)
-        yield from self._run(inputs, {}, ctx)
+        for node, value in self._run(self._enter(inputs), ctx):
+            yield node.name, value
 
-    def _run(self, inputs, values, ctx):
-        values.update(self.bind_inputs([_validate.real_array("x", x) for x in inputs]))
+    def _enter(self, inputs):
+        """Take the inputs in: plain float32 arrays by name."""
+        return self.bind_inputs([_validate.real_array("x", x) for x in inputs])
+
+    def _leave(self, values, kind):
+        """Let the outputs out: of the kind of the first input."""
+        results = [values[name] for name in self.outputs]
+        return [Tensor(result) for result in results] if issubclass(kind, Tensor) else results
+
+    def _run(self, values, ctx):
+        """Run the layers on `values`; yield each node and its output."""
         for node, dead in zip(self.nodes, self._last_use, strict=True):
             if ctx is not None:
                 ctx.check()
             values[node.name] = node.forward(*(values[name] for name in node.inputs))
-            yield node.name, values[node.name]
+            yield node, values[node.name]
             for name in dead:
                 del values[name]
 
@@ -369,14 +385,3 @@ class Sequential(Model):
             nodes.append(Node(name, layer, (previous,)))
             previous = name
         super().__init__(nodes)
-
-
-def table(rows):
-    """Return rows of text in columns, the first row underlined."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    lines.insert(1, "  ".join("-" * w for w in widths))
-    return "\n".join(lines)

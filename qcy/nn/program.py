@@ -18,6 +18,9 @@ class Compiled:
     ----------
     program : Program
     outputs : list of (shape, dtype)
+    ends : list of int
+        How many steps there are once the inputs are in, after each layer, and once the outputs are
+        out: what a layer owns, be it several steps or none, lies between two of them.
     """
 
     def __init__(self, model, arrays, in_codes):
@@ -41,6 +44,7 @@ class Compiled:
         values = {}
         for name, (shape, dtype) in zip(model.inputs, arrays, strict=True):
             values[name] = self._enter(model, name, self.recorder.port(shape, dtype))
+        self.ends = [len(self.recorder.steps)]
         for node, dead in zip(model.nodes, model._last_use, strict=True):
             if node.name not in values:         # the layer before it did its work
                 table = _table_after(model, node)
@@ -48,12 +52,14 @@ class Compiled:
                     values[node.name] = self._record(node, values)
                 else:
                     values[table.name] = self._record(node, values, table=table.layer.table)
+            self.ends.append(len(self.recorder.steps))
             for name in dead:
                 values.pop(name, None)
             self._release_all_but(values)
         self.outputs = []
         for name in model.outputs:
             self._leave(model, name, values[name], in_codes)
+        self.ends.append(len(self.recorder.steps))
         self.program = Program(self.recorder)
         del self.recorder
 

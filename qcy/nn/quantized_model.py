@@ -3,10 +3,11 @@
 import numpy as np
 
 from qcy import _validate
+from qcy._table import table
 from qcy.nn.context import split_context
 from qcy.nn.layers import QuantizedLayer
 from qcy.nn.layers.base import codes_in, to_codes, to_reals
-from qcy.nn.model import Graph, table
+from qcy.nn.model import Graph
 from qcy.nn.program import Compiled
 from qcy.primitive.windows import from_nhwc, to_nhwc
 from qcy.tensor.generic import Tensor
@@ -73,10 +74,10 @@ class QuantizedModel(Graph):
         kind = type(inputs[0]) if inputs else np.ndarray
         results = self._run_program(inputs, kind) if ctx is None else None
         if results is None:
-            values = {}
-            for _ in self._run(inputs, values, ctx):
+            values = self._enter(inputs)
+            for _ in self._run(values, ctx):
                 pass
-            results = [self._leave(name, values[name], kind) for name in self.outputs]
+            results = self._leave(values, kind)
         return results[0] if len(results) == 1 else tuple(results)
 
     __call__ = quantized_forward = forward
@@ -147,7 +148,7 @@ class QuantizedModel(Graph):
         in_codes = isinstance(inputs[0], QuantizedTensor)
         compiled = self._compiled(arrays, in_codes)
         if compiled is None:
-            for _ in self._run(inputs, {}, None):       # which says what is wrong with the inputs
+            for _ in self.trace(*inputs):       # which says what is wrong with the inputs
                 pass
             raise TypeError("a model that has layers without a kernel of their own cannot be bound")
         outs = [np.empty(shape, dtype) for shape, dtype in compiled.outputs]
@@ -187,13 +188,30 @@ class QuantizedModel(Graph):
         Layers that were fused yield once, under the name of the last: see `Node.covers`.
         """
         inputs, ctx = split_context(inputs, ctx)
-        for node, value in self._run(inputs, {}, ctx):
-            yield node.covers[-1], self._leave(node.name, value, np.ndarray)
+        for node, value in self._run(self._enter(inputs), ctx):
+            yield node.covers[-1], self._outside(node.name, value, np.ndarray)
 
-    def _run(self, inputs, values, ctx):
-        """Run the layers; yield each node and its output as it is inside: codes or reals."""
-        for name, x in self.bind_inputs(inputs).items():
-            values[name] = self._enter(name, x)
+    def _timed_runs(self, inputs):
+        """Return a run that gives the nanoseconds of its parts, one without, and the program."""
+        arrays, in_codes = self._arrays(inputs), isinstance(inputs[0], QuantizedTensor)
+        compiled = self._compiled(arrays, in_codes)
+        if compiled is None:
+            return super()._timed_runs(inputs)
+        outs = [np.empty(shape, dtype) for shape, dtype in compiled.outputs]
+        whole = compiled.program.bind([*arrays, *outs], None)
+        ends = (*compiled.ends, compiled.ends[-1])      # one more is empty: what the clock costs
+
+        def timed():
+            *times, clock = whole.timed(ends)
+            return [
+                max(0, taken - clock) if end > start else 0
+                for taken, start, end in zip(times, (0, *ends), ends, strict=False)
+            ]
+
+        return timed, whole, compiled.program
+
+    def _run(self, values, ctx):
+        """Run the layers on `values`; yield each node and its output as it is inside."""
         for node, dead in zip(self.nodes, self._last_use, strict=True):
             if ctx is not None:
                 ctx.check()
@@ -208,8 +226,15 @@ class QuantizedModel(Graph):
             for name in dead:
                 del values[name]
 
-    def _enter(self, name, x):
-        """Take an input in: codes, channels last; or the reals that it is."""
+    def _enter(self, inputs):
+        """Take the inputs in, by name: codes, images channels last; or the reals that they are."""
+        return {name: self._inside(name, x) for name, x in self.bind_inputs(inputs).items()}
+
+    def _leave(self, values, kind):
+        """Let the outputs out: of the kind of the first input, in the layout outside."""
+        return [self._outside(name, values[name], kind) for name in self.outputs]
+
+    def _inside(self, name, x):
         params = self.params[name]
         if name in self.real_inputs:
             if isinstance(x, QuantizedTensor):
@@ -221,8 +246,7 @@ class QuantizedModel(Graph):
             codes = to_codes(_validate.real_array("x", x), params)
         return to_nhwc(codes, self.layout) if codes.ndim == 4 else codes
 
-    def _leave(self, name, value, kind):
-        """Let an output out: of the kind of the input, in the layout outside."""
+    def _outside(self, name, value, kind):
         if value.ndim == 4:
             value = from_nhwc(value, self.layout)
         if issubclass(kind, QuantizedTensor):

@@ -81,8 +81,9 @@ def _content(report, histograms, class_names, about):
     n_named = 0 if class_names is None else len(class_names)
     names = [str(class_names[i] if i < n_named else i) for i in range(len(confusion))]
     sections = (
-        _headline(report), _layers(report.layers), _activations(report.layers, histograms or {}),
-        _confusion(confusion, names), _about(about or {}),
+        _headline(report), _layers(report.layers), _times(report.profile),
+        _activations(report.layers, histograms or {}), _confusion(confusion, names),
+        _about(about or {}),
     )
     return f'<article class="qcy-report">\n{"".join(sections)}</article>'
 
@@ -240,6 +241,32 @@ def _layer(layer, is_weak, full):
         f'<td class="sqnr"><span>{sqnr}</span>'
         f"{_svg.bar(layer.sqnr_db / full, title, 'lost' if is_weak else 'q8')}</td>"
         f"<td>{number(layer.cosine, '.6f')}</td><td>{number(layer.max_error)}</td></tr>\n"
+    )
+
+
+def _times(profile):
+    if profile is None:
+        return ""
+    most = max(row.share for row in profile.layers)
+    heads = ("layer", "kind", "microseconds", "share", "GMAC/s")
+    cells = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    rows = "".join(
+        f'<tr><th scope="row"><code>{escape(row.name)}</code></th>'
+        f"<td>{escape(row.kind.removesuffix('Quantized'))}</td><td>{row.us:,.1f}</td>"
+        f'<td class="sqnr"><span>{row.share:.1%}</span>'
+        f"{_svg.bar(row.share / most if most else 0.0, f'{row.name}: {row.share:.1%}', 'q8')}</td>"
+        f"<td>{DASH if row.gmacs_per_s is None else number(row.gmacs_per_s, ',.1f')}</td></tr>\n"
+        for row in profile.layers
+    )
+    how = "as a program" if profile.is_program else "layer by layer"
+    return (
+        "<section>\n<h2>Layer by layer: where time goes</h2>\n"
+        f"<p>Median times of {profile.repeat:,} runs of the 8-bit model {how}, with "
+        f"{profile.n_threads} {'thread' if profile.n_threads == 1 else 'threads'}. "
+        f"A whole run takes {profile.us:,.1f} microseconds. What lies before the first and after "
+        "the last layer turns numbers into codes and back.</p>\n"
+        '<div class="scroll" role="region" aria-label="Times" tabindex="0">\n<table class="data">'
+        f"<thead><tr>{cells}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n</section>\n"
     )
 
 

@@ -110,8 +110,21 @@ def test_text_is_a_table(case):
     assert re.split(r"\s{2,}", lines[header]) == [
         "layer", "kind", "output", "bits", "scale", "zero point", "SQNR dB", "cosine", "max error",
     ]
-    assert len(lines) == header + 2 + len(report.layers)
     assert "8x8x8" in lines[header + 2]
+    after = header + 2 + len(report.layers)
+    assert lines[after:] == ["", *f"8-bit model: {report.profile}".splitlines()]
+    plain = str(dataclasses.replace(report, profile=None)).splitlines()
+    assert plain == lines[:after]
+
+
+def test_the_profile_is_of_the_first_size(case):
+    quantized, model, data, _, report = case
+    assert report.profile.repeat == FAST["repeats"]
+    assert [row.name for row in report.profile.layers[1:-1]] == [n.name for n in quantized.nodes]
+    assert json.loads(json.dumps(report.to_dict()))["profile"] == report.profile.to_dict()
+    without = nn.compare_quantized_model(quantized, model, data[:3], batch_sizes=())
+    assert without.profile is None
+    assert without.to_dict()["profile"] is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The report page holds the numbers, holds together, and needs nothing from outside."""
 
+import dataclasses
 import math
 import re
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ import pytest
 from qcy.nn import _svg, report
 from qcy.nn.compare import LayerReport, Report
 from qcy.nn.histogram import Histogram
+from qcy.nn.profile import LayerTime, Profile
 from qcy.tensor.quantization import QuantizationParams
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -105,6 +107,25 @@ def test_the_page_holds_the_numbers(tmp_path):
         "bag coat 3 1.50%", "version 0.1.0", "variants avx2, portable", "openmp yes",
     ):
         assert expected in text
+
+
+def test_the_page_tells_where_time_goes():
+    rows = (
+        LayerTime("(inputs)", "conversion", (), 1.25, 0.2, 0, 0),
+        LayerTime(HOSTILE, "Conv2DQuantized", ("conv1",), 5.0, 0.8, 20_000_000, 100),
+    )
+    profile = Profile(rows, 1234.5, True, 1, 30)
+    page = report.body(result(profile=profile))
+    text = Page(page).text
+    assert "Median times of 30 runs of the 8-bit model as a program, with 1 thread." in text
+    assert "A whole run takes 1,234.5 microseconds." in text
+    assert f"(inputs) conversion 1.2 20.0% (inputs): 20.0% {_svg.DASH}" in text
+    assert "Conv2D 5.0 80.0%" in text
+    assert "4,000.0" in text
+    assert "<script" not in page
+    assert "where time goes" not in report.body(result())
+    by_hand = dataclasses.replace(profile, is_program=False, n_threads=2, layers=rows[:1])
+    assert "layer by layer, with 2 threads" in Page(report.body(result(profile=by_hand))).text
 
 
 def test_the_page_is_one_whole_html_document(tmp_path):
