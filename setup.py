@@ -14,6 +14,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 DEBUG = os.environ.get("QCY_DEBUG") == "1"
+SANITIZE = os.environ.get("QCY_SANITIZE") == "1"
 
 # One place for directives, so that no .pyx needs a header of its own.
 DIRECTIVES = {
@@ -48,6 +49,10 @@ FLAGS = {
 # 32-bit x86 computes in x87 registers unless told otherwise, and those round differently.
 NO_X87 = ["-msse2", "-mfpmath=sse"]
 STRIP = ["-Wl,-s"]
+# Every access and every operation is looked at while it runs, the first wrong one ends the process.
+# Comes after FLAGS and replaces -O3 and -g0 there. See .ci/sanitize.
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
+              "-fno-omit-frame-pointer", "-g", "-O1"]
 # Compile flags and link flags to try, in order. The second is Apple Clang with libomp.
 OPENMP = {
     "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
@@ -100,8 +105,17 @@ void probe(void) {{ {expression}; }}
 """
 
 
+def wanted_variants():
+    """Return the variants to try: those that QCY_VARIANTS names, or all."""
+    names = os.environ.get("QCY_VARIANTS", "").split() or list(VARIANTS)
+    unknown = sorted(set(names) - set(VARIANTS))
+    if unknown:
+        raise SystemExit(f"QCY_VARIANTS names {unknown}, which are none of {sorted(VARIANTS)}")
+    return names
+
+
 def extensions():
-    """List every extension that any machine may build."""
+    """List every extension that any machine may build, of the variants that are wanted."""
     options = {
         "compiler_directives": DIRECTIVES,
         "shared_utility_qualified_name": SHARED,
@@ -114,7 +128,7 @@ def extensions():
     for ext in found:
         ext.variant = None
     # One .pyx may stand in one Extension of a cythonize call, hence one call a variant.
-    for variant in VARIANTS:
+    for variant in wanted_variants():
         kernels = cythonize(
             [Extension(f"{m}_{variant}", [f"{m.replace('.', '/')}.pyx"]) for m in KERNELS],
             build_dir=f"build/cython/{variant}", **options,
@@ -140,11 +154,15 @@ class BuildExt(build_ext):
         if family == "unix":
             if self.compiles("#ifndef __i386__\n#error\n#endif\n"):
                 compile_flags += NO_X87
-            if not DEBUG and self.compiles("", [], STRIP):
+            if SANITIZE:
+                compile_flags += SANITIZERS
+                link_flags += SANITIZERS[:1]
+            elif not DEBUG and self.compiles("", [], STRIP):
                 link_flags += STRIP
         openmp_compile, openmp_link = self.openmp_flags(family)
         refused = set()
-        for variant, (expression, unix, msvc) in VARIANTS.items():
+        for variant in wanted_variants():
+            expression, unix, msvc = VARIANTS[variant]
             program = PROBE.format(expression=expression)
             choices = unix if family == "unix" else [msvc]
             flags = next((flags for flags in choices if self.compiles(program, flags)), None)
