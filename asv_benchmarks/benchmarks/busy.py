@@ -1,7 +1,8 @@
 """What a call on two threads takes while another process keeps one core busy.
 
-A barrier would wait for the thread whose core is taken, for a time slice of the system: milliseconds
-for a call of half a millisecond. `python -m benchmarks.busy`, in the folder above, prints a table.
+A barrier would wait for the thread whose core is taken, for a time slice of the system: for
+milliseconds, in a call of half of one. `python -m benchmarks.busy`, in the folder above, prints a
+table.
 """
 
 import os
