@@ -4,9 +4,6 @@
  * that the system holds up therefore costs at most the one task it has begun, where a barrier with
  * equal shares would cost a time slice. Workers spin for a moment after a job, then sleep.
  *
- * That one task can still make a caller wait for a time slice, and where another process keeps the
- * worker's core busy it soon would again. So a worker that came late rests for some times as long.
- *
  * Needs POSIX threads and GCC's atomics; where they are missing QCY_POOL is 0 and _threads.pyx
  * falls back to OpenMP. */
 #ifndef QCY_POOL_H
@@ -22,12 +19,8 @@ typedef void (*qcy_task)(const void *args, ptrdiff_t index, int worker);
 #include <limits.h>
 #include <pthread.h>
 #include <sched.h>
-#include <time.h>
 
 enum { QCY_MAX_WORKERS = 255, QCY_MAX_JOBS = 64, QCY_SPINS = 4000, QCY_STACK = 1 << 19 };
-/* Late is who ends so many times the usual time of a task, and a little, after the caller's last.
- * A rest is so many times as long, but not more than a tenth of a second. All in nanoseconds. */
-enum { QCY_LATE_TASKS = 4, QCY_LATE = 200000, QCY_REST_TIMES = 8, QCY_MOST_REST = 100000000 };
 
 typedef struct {
     qcy_task task;
@@ -37,8 +30,6 @@ typedef struct {
     int n_joined;       /* workers that have ever joined: each has its own number, from 1 */
     int n_inside;       /* workers that have not left yet */
     int max_helpers;
-    long long done_at;  /* when the caller found no more tasks; 0 before */
-    long long patience; /* how long after that a worker is not late */
 } qcy_job;
 
 static pthread_mutex_t qcy_pool_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -55,32 +46,13 @@ static long qcy_n_posted;       /* jobs so far: what spinning workers watch */
 #define qcy_pause() ((void)0)
 #endif
 
-static long long qcy_now(void)
+static void qcy_work(qcy_job *job, int worker)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
-
-/* Take tasks while there are any; return how many it were. */
-static long qcy_work(qcy_job *job, int worker)
-{
-    long n = 0;
     for (;;) {
         long i = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED);
-        if (i >= job->n_tasks) return n;
+        if (i >= job->n_tasks) return;
         job->task(job->args, i, worker);
-        n++;
     }
-}
-
-/* How long a worker that has done its part should rest: 0 if it kept nobody waiting. */
-static long long qcy_rest(qcy_job *job)
-{
-    const long long done_at = __atomic_load_n(&job->done_at, __ATOMIC_ACQUIRE);
-    const long long late = done_at ? qcy_now() - done_at : 0;
-    if (late == 0 || late < job->patience) return 0;
-    return late < QCY_MOST_REST / QCY_REST_TIMES ? late * QCY_REST_TIMES : QCY_MOST_REST;
 }
 
 /* Join a job that has tasks left and room for a helper; the lock is held. */
@@ -105,7 +77,6 @@ static void *qcy_worker(void *unused)
     (void)unused;
     for (;;) {
         int spins, worker;
-        long long rest;
         qcy_job *job;
         for (spins = 0; spins < QCY_SPINS; spins++) {
             if (__atomic_load_n(&qcy_n_posted, __ATOMIC_ACQUIRE) != seen) break;
@@ -120,12 +91,7 @@ static void *qcy_worker(void *unused)
         pthread_mutex_unlock(&qcy_pool_lock);
         if (job == NULL) continue;
         qcy_work(job, worker);
-        rest = qcy_rest(job);
         __atomic_fetch_sub(&job->n_inside, 1, __ATOMIC_RELEASE);
-        if (rest > 0) {
-            const struct timespec pause = {(time_t)(rest / 1000000000), (long)(rest % 1000000000)};
-            nanosleep(&pause, NULL);
-        }
     }
     return NULL;
 }
@@ -148,10 +114,7 @@ static void qcy_start_workers(int wanted)
 /* Call task(args, i, worker) for every i below n_tasks, on at most n_threads threads. */
 static void qcy_run(qcy_task task, const void *args, long n_tasks, int n_threads)
 {
-    qcy_job job = {task, args, n_tasks, 0, 0, 0, n_threads - 1, 0, LLONG_MAX};
-    const long long start = qcy_now();
-    long long done_at;
-    long n_done;
+    qcy_job job = {task, args, n_tasks, 0, 0, 0, n_threads - 1};
     int slot = -1, i;
     unsigned spins = 0;
     pthread_mutex_lock(&qcy_pool_lock);
@@ -164,11 +127,8 @@ static void qcy_run(qcy_task task, const void *args, long n_tasks, int n_threads
         for (i = 0; i < n_threads - 1 && i < qcy_n_asleep; i++) pthread_cond_signal(&qcy_pool_wake);
     }
     pthread_mutex_unlock(&qcy_pool_lock);
-    n_done = qcy_work(&job, 0);
+    qcy_work(&job, 0);
     if (slot < 0) return;
-    done_at = qcy_now();
-    if (n_done > 0) job.patience = QCY_LATE + QCY_LATE_TASKS * (done_at - start) / n_done;
-    __atomic_store_n(&job.done_at, done_at, __ATOMIC_RELEASE);
     pthread_mutex_lock(&qcy_pool_lock);
     qcy_jobs[slot] = NULL;              /* nobody joins any more */
     pthread_mutex_unlock(&qcy_pool_lock);
