@@ -14,6 +14,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 DEBUG = os.environ.get("QCY_DEBUG") == "1"
+SANITIZE = os.environ.get("QCY_SANITIZE") == "1"
 
 # One place for directives, so that no .pyx needs a header of its own.
 DIRECTIVES = {
@@ -65,6 +66,10 @@ FLAGS_OF = {
 LINK = [["-Wl,-s"], ["-Wl,-z,noseparate-code"]]
 # Cython asks for every helper to be inlined everywhere; compilers know better where that pays.
 NO_INLINE = ("CYTHON_INLINE", "")
+# Every access and every operation is looked at while it runs, the first wrong one ends the process.
+# Comes after FLAGS and replaces -O3 and -g0 there. See .ci/sanitize.
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
+              "-fno-omit-frame-pointer", "-g", "-O1"]
 # Compile flags and link flags to try, in order. The second is Apple Clang with libomp.
 OPENMP = {
     "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
@@ -117,8 +122,17 @@ void probe(void) {{ {expression}; }}
 """
 
 
+def wanted_variants():
+    """Return the variants to try: those that QCY_VARIANTS names, or all."""
+    names = os.environ.get("QCY_VARIANTS", "").split() or list(VARIANTS)
+    unknown = sorted(set(names) - set(VARIANTS))
+    if unknown:
+        raise SystemExit(f"QCY_VARIANTS names {unknown}, which are none of {sorted(VARIANTS)}")
+    return names
+
+
 def extensions():
-    """List every extension that any machine may build."""
+    """List every extension that any machine may build, of the variants that are wanted."""
     options = {
         "shared_utility_qualified_name": SHARED,
         "quiet": True,
@@ -131,12 +145,12 @@ def extensions():
         ext.variant = None
         ext.kind = "call" if ext.name in FAST_MODULES else "small"
     # One .pyx may stand in one Extension of a cythonize call, hence one call a variant.
-    for variant in VARIANTS:
+    wanted = wanted_variants()
+    for variant in {*wanted, *PLAIN_VARIANTS}:
+        modules = [*([KERNELS] if variant in wanted else []),
+                   *([PLAIN] if variant in PLAIN_VARIANTS else [])]
         kernels = cythonize(
-            [
-                Extension(f"{m}_{variant}", [f"{m.replace('.', '/')}.pyx"])
-                for m in [KERNELS, *([PLAIN] if variant in PLAIN_VARIANTS else [])]
-            ],
+            [Extension(f"{m}_{variant}", [f"{m.replace('.', '/')}.pyx"]) for m in modules],
             compiler_directives=KERNEL_DIRECTIVES, build_dir=f"build/cython/{variant}", **options,
         )
         for ext in kernels:
@@ -166,11 +180,15 @@ class BuildExt(build_ext):
         if family == "unix":
             if self.compiles("#ifndef __i386__\n#error\n#endif\n"):
                 compile_flags += NO_X87
-            for flags in LINK if not DEBUG else []:
+            if SANITIZE:
+                compile_flags += SANITIZERS
+                link_flags += SANITIZERS[:1]
+            for flags in LINK if not (DEBUG or SANITIZE) else []:
                 link_flags += flags if self.compiles("", [], flags) else []
         openmp_compile, openmp_link = self.openmp_flags(family)
         refused = set()
-        for variant, (expression, unix, msvc) in VARIANTS.items():
+        for variant in {ext.variant for ext in self.extensions} - {None}:
+            expression, unix, msvc = VARIANTS[variant]
             program = PROBE.format(expression=expression)
             choices = unix if family == "unix" else [msvc]
             flags = next((flags for flags in choices if self.compiles(program, flags)), None)
@@ -186,7 +204,8 @@ class BuildExt(build_ext):
         for ext in self.extensions:
             ext.include_dirs += ["qcy", "qcy/_simd"]
             ext.extra_compile_args = [
-                *compile_flags, *flags_of.get(ext.kind, []), *ext.extra_compile_args
+                *compile_flags, *([] if SANITIZE else flags_of.get(ext.kind, [])),
+                *ext.extra_compile_args,
             ]
             ext.define_macros.append(NO_INLINE)
             ext.extra_link_args += link_flags

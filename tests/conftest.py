@@ -14,6 +14,8 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+# Fewer examples, for builds that run many times slower: --hypothesis-profile=quick.
+settings.register_profile("quick", settings.get_profile("qcy"), max_examples=8)
 settings.load_profile("qcy")
 
 

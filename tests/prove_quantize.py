@@ -2,7 +2,7 @@
 
 Where fused multiply-adds exist, the kernels multiply by the reciprocal and correct the quotient
 once. That this gives the code of ``rint(x / scale)`` is proved by trying: all 2**32 bit patterns,
-for eight scales, some ten minutes. The tests try a sample.
+for eight scales, some four minutes of CPU time. The tests try a sample.
 
 Usage: python tests/prove_quantize.py [SCALE ...]
 """

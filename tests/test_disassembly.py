@@ -10,53 +10,14 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
+import assembly_arm
 import pytest
+from listings import functions, hot_loops, instructions, spills
 
 OBJDUMP = shutil.which("objdump")
-LINE = re.compile(r"^\s*([0-9a-f]+):\s+(?:\{\w+\} )?(\S+)\s*(.*)$")
-MULTIPLY_ADD = re.compile(r"v?pdpbusd|v?pmaddwd|[us]{1,2}dot|s[um]lal2?|smull2?")
-JUMP = re.compile(r"(?:j[a-z]+|b\.\w+|b|cbn?z|tbn?z)$")
 INTERLEAVE = re.compile(r"v?punpck[lh]wd")
-TARGET = re.compile(r"\b([0-9a-f]+) <")
-VECTOR = re.compile(r"%[xyz]mm\d|\b[qvd]\d+\b")
-STACK = re.compile(r"\(%[re]sp|\[sp")
-FRAME = re.compile(r"\(%rbp\)|\[x29[,\]]")
-WRITES_FRAME = re.compile(r"(?:%rbp$|^x29,)")
-
-
-def instructions(listing):
-    """Return (address, mnemonic, operands) of what objdump printed."""
-    matches = (LINE.match(line.split("#")[0]) for line in listing.splitlines())
-    return [(int(m[1], 16), m[2], m[3].strip()) for m in matches if m]
-
-
-def hot_loops(code):
-    """Return the innermost loops that multiply bytes, each as a list of instructions."""
-    where = {address: i for i, (address, _, _) in enumerate(code)}
-    loops = []
-    for last, (address, name, operands) in enumerate(code):
-        target = TARGET.search(operands) if JUMP.match(name) else None
-        first = where.get(int(target[1], 16), last + 1) if target else last + 1
-        if first <= last and any(MULTIPLY_ADD.match(code[i][1]) for i in range(first, last)):
-            assert address >= code[first][0]
-            loops.append((first, last))
-    return [
-        code[first : last + 1]
-        for first, last in loops
-        if not any((a, b) != (first, last) and first <= a and b <= last for a, b in loops)
-    ]
-
-
-def spills(loop):
-    """Return the instructions that move a vector between a register and the stack."""
-    frame_moves = any(WRITES_FRAME.search(operands) for _, _, operands in loop)
-    return [
-        f"{name} {operands}" for _, name, operands in loop
-        if VECTOR.search(operands)
-        and (STACK.search(operands) or (FRAME.search(operands) and not frame_moves))
-    ]
-
 
 SPILLING = """
   10:	vmovdqa64 0x40(%rsp),%zmm0
@@ -98,3 +59,47 @@ def test_no_sum_is_spilled(kernels):
         pytest.skip(f"no multiply-add of codes was recognized in {kernels.variant}")
     assert loops
     assert [spills(loop) for loop in loops if spills(loop)] == []
+
+
+WRITTEN_FOR_ARM = """
+qcy_tile_1x1:                           // @qcy_tile_1x1
+\t.cfi_startproc
+\tb.eq\t.LBB0_3
+.LBB0_2:                                // =>This Inner Loop Header: Depth=1
+\tld1r\t{ v5.4s }, [x8], #4
+\tsmull\tv6.8h, v5.8b, v2.8b
+\tsmull2\tv7.8h, v5.16b, v2.16b
+\tb.lt\t.LBB0_2
+.LBB0_3:
+\tfcvtns\tv0.4s, v0.4s
+\tret
+"""
+
+
+def test_the_reader_of_assembly_sees_what_is_wrong():
+    def faults(written):
+        return assembly_arm.faults("baseline", 1, 1, functions(written)["qcy_tile_1x1"])
+
+    good = WRITTEN_FOR_ARM
+    assert faults(good) == []
+    assert faults(good.replace(", #4", "\n\tldr\tq1, [sp, #16]")) == [
+        "a loop spills: ldr q1, [sp, #16]"
+    ]
+    assert faults(good.replace("smull2", "smlal2")) == [
+        "a loop multiplies by {'smull': 1, 'smlal2': 1}"
+    ]
+    assert faults(good.replace("b.lt", "b.lt\t.LBB0_3\n\tnop")) == ["no loop multiplies"]
+    assert faults(good.replace("fcvtns", "fcvtzs")) == ["no fcvtns", "rounds by fcvtzs"]
+    assert faults(good.replace("ret", "fmla\tv0.4s, v1.4s, v2.4s")) == ["rounds by fmla"]
+
+
+@pytest.mark.skipif(find_spec("ziglang") is None, reason="ziglang is missing")
+@pytest.mark.skipif(not assembly_arm.HEADERS.exists(), reason="the headers are not here")
+@pytest.mark.parametrize("variant", assembly_arm.VARIANTS)
+def test_tiles_for_aarch64(variant):
+    tiles = assembly_arm.tiles(variant)
+    assert len(tiles) > 10
+    assert {
+        shape: found for shape, code in tiles.items()
+        if (found := assembly_arm.faults(variant, *shape, code))
+    } == {}

@@ -45,15 +45,16 @@ cdef void _im2col_row(const void* args, Py_ssize_t index, int worker) noexcept n
     for tap in range(taps):
         row = input_row(w, out_row, tap // w.kernel_width)
         column = input_column(w, out_column, tap % w.kernel_width)
+        if row < 0 or column < 0:       # an image without pixels has no address to count from
+            for channel in range(w.channels):
+                target[channel * taps + tap] = <uint8_t> c.zero_point
+            continue
         source = (
             <const uint8_t*> c.source + image * c.image_step + row * c.row_step
             + column * c.column_step
         )
         for channel in range(w.channels):
-            target[channel * taps + tap] = (
-                <uint8_t> c.zero_point if row < 0 or column < 0
-                else source[channel * c.channel_step]
-            )
+            target[channel * taps + tap] = source[channel * c.channel_step]
 
 
 def im2col(

@@ -259,27 +259,37 @@ QCY_INLINE void qcy_tile_body(
     {                                                                                             \
         qcy_tile_body(rows, vectors, a, tile);                                                    \
     }
-#define QCY_TILES_4(vectors) \
-    QCY_TILE(1, vectors) QCY_TILE(2, vectors) QCY_TILE(3, vectors) QCY_TILE(4, vectors)
+#define QCY_TILES_3(vectors) QCY_TILE(1, vectors) QCY_TILE(2, vectors) QCY_TILE(3, vectors)
+#define QCY_TILES_4(vectors) QCY_TILES_3(vectors) QCY_TILE(4, vectors)
 #define QCY_TILES_6(vectors) QCY_TILES_4(vectors) QCY_TILE(5, vectors) QCY_TILE(6, vectors)
-#define QCY_NAMES_4(vectors) \
-    qcy_tile_1x##vectors, qcy_tile_2x##vectors, qcy_tile_3x##vectors, qcy_tile_4x##vectors
+#define QCY_NAMES_3(vectors) qcy_tile_1x##vectors, qcy_tile_2x##vectors, qcy_tile_3x##vectors
+#define QCY_NAMES_4(vectors) QCY_NAMES_3(vectors), qcy_tile_4x##vectors
 #define QCY_NAMES_6(vectors) QCY_NAMES_4(vectors), qcy_tile_5x##vectors, qcy_tile_6x##vectors
 #if QCY_ROWS == 6
 #define QCY_TILES QCY_TILES_6
 #define QCY_NAMES QCY_NAMES_6
-#else
+#elif QCY_ROWS == 4
 #define QCY_TILES QCY_TILES_4
 #define QCY_NAMES QCY_NAMES_4
+#else
+#define QCY_TILES QCY_TILES_3
+#define QCY_NAMES QCY_NAMES_3
 #endif
 
 /* A narrow panel gets a taller tile where registers allow: few sums would wait for each other. */
 #if QCY_VECTORS == 4
+#if QCY_ROWS == 6
 #define QCY_TALL {8, 8, 8, 0}
 QCY_TILES(1) QCY_TILES(2) QCY_TILES(3) QCY_TILES(4)
 QCY_TILE(8, 1) QCY_TILE(8, 2) QCY_TILE(8, 3)
 static const qcy_tile_function qcy_tall[4] = {
     qcy_tile_8x1, qcy_tile_8x2, qcy_tile_8x3, NULL};
+#else
+#define QCY_TALL {8, 6, 0, 0}
+QCY_TILES(1) QCY_TILES(2) QCY_TILES(3) QCY_TILES(4)
+QCY_TILE(8, 1) QCY_TILE(6, 2)
+static const qcy_tile_function qcy_tall[4] = {qcy_tile_8x1, qcy_tile_6x2, NULL, NULL};
+#endif
 static const qcy_tile_function qcy_tiles[4][QCY_ROWS] = {
     {QCY_NAMES(1)}, {QCY_NAMES(2)}, {QCY_NAMES(3)}, {QCY_NAMES(4)}};
 #elif QCY_VECTORS == 2

@@ -31,7 +31,7 @@ QCY_INLINE qcy_lhs qcy_lhs_word(uint32_t word)
 #define QCY_ROWS 6
 QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b) { return vdotq_s32(sums, a, b); }
 #else
-#define QCY_ROWS 4
+#define QCY_ROWS 3              /* what a dot needs of its own leaves no room for more */
 QCY_INLINE qcy_sums qcy_dot(qcy_sums sums, qcy_lhs a, qcy_rhs b)
 {
     int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
