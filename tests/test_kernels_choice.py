@@ -85,8 +85,8 @@ def test_what_the_system_says_of_the_cpu():
 def test_every_variant_has_every_module_built_for_it(kernels):
     modules = [field.name for field in fields(kernels) if field.name != "variant"]
     assert modules == [
-        "tensor", "gemm", "conv", "depthwise", "columns", "quantize", "elementwise", "pool",
-        "move",
+        "tensor", "gemm", "conv", "depthwise", "columns", "quantize", "elementwise", "norm",
+        "attention", "pool", "move",
     ]
     for module in modules:
         name = getattr(kernels, module).__name__
