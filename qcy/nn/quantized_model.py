@@ -175,7 +175,7 @@ class QuantizedModel(Graph):
         """Names of the inputs that go in as they are: indices of an `Embedding`."""
         return tuple(
             name for name in self.inputs
-            if any(getattr(node.layer, "TAKES_REALS", False) for node in self.consumers(name))
+            if any(node.layer.TAKES_REALS for node in self.consumers(name))
         )
 
     def __getstate__(self):

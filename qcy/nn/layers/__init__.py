@@ -8,8 +8,8 @@
 """
 
 from qcy.nn.layers.activations import (
-    GELU, GELUQuantized, ReLU, ReLU6, ReLU6Quantized, ReLUQuantized, Sigmoid, SigmoidQuantized, Softmax,
-    SoftmaxQuantized, Tanh, TanhQuantized,
+    GELU, GELUQuantized, ReLU, ReLU6, ReLU6Quantized, ReLUQuantized, Sigmoid, SigmoidQuantized,
+    Softmax, SoftmaxQuantized, Tanh, TanhQuantized,
 )
 from qcy.nn.layers.adaptive import AdaptiveLayer
 from qcy.nn.layers.attention import Attention, AttentionQuantized

@@ -7,7 +7,6 @@ from qcy.nn.layers.base import ACTIVATIONS, Layer, QuantizedLayer, activate, act
 from qcy.nn.layers.weights import (
     WEIGHT_SCHEME, channel_array, check_multipliers, float_array, quantize_weight,
 )
-
 from qcy.tensor.quantization import QuantizationParams
 
 
