@@ -1,4 +1,4 @@
-"""Attention on codes: exact scores, the float32 of equation (25), nothing written before an error."""
+"""Attention on codes: exact scores, the float32 of equation (25), and its limits."""
 
 import numpy as np
 import oracles

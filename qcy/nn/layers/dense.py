@@ -98,6 +98,7 @@ class DenseDynamic(Layer):
     ARRAYS = ("weight", "weight_scale", "bias")
 
     def __init__(self, weight, weight_scale, bias=None, *, activation=None):
+        weight_scale = _validate.scale("weight_scale", weight_scale)
         self._packed = primitive.pack_q8(weight, b_scale=weight_scale)
         if self._packed.dtype != np.int8:
             raise TypeError(f"weight must be int8, got {self._packed.dtype}")

@@ -160,7 +160,8 @@ class LayerNorm(Layer):
 
     def _forward(self, x):
         _check_features(x, self.gamma.size)
-        centred = x - x.mean(axis=-1, keepdims=True)
+        # In float64, so that the mean of equal numbers is that number.
+        centred = x - x.mean(axis=-1, keepdims=True, dtype=np.float64).astype(np.float32)
         spread = np.square(centred).mean(axis=-1, keepdims=True) + np.float32(self.epsilon)
         # Where all are equal and epsilon is 0, they are at the mean.
         root = np.sqrt(spread, where=spread > 0, out=np.ones_like(spread))
