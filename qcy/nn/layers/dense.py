@@ -88,10 +88,10 @@ class DenseDynamic(Layer):
 
     Examples
     --------
-    >>> layer = Dense([[1.0], [-0.5]]).dynamic()
-    >>> layer([[1.0, 0.5], [100.0, 50.0]]).round(1)
-    array([[ 0.8],
-           [75. ]], dtype=float32)
+    >>> layer = Dense([[1.27], [-0.64]]).dynamic()
+    >>> layer([[1.0, 0.0], [1000.0, 1000.0]]).round(2)     # as well as if each came alone
+    array([[  1.27],
+           [630.  ]], dtype=float32)
     """
 
     SETTINGS = ("activation",)
