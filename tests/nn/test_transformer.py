@@ -321,8 +321,40 @@ def test_a_model_of_indices_is_compared_and_predicts():
     ]
     assert all(layer.sqnr_db > 25 for layer in report.layers)
     assert "AttentionQuantized" in str(report)
+    assert "attend" in report._repr_html_()
     assert_array_equal(quantized.predict(x, batch_size=7), quantized(x))
     assert quantized.predict(x[:0]).shape == (0, 30)
+
+
+def test_bound_calls_read_vectors_and_indices_anew():
+    quantized = models.quantized("transformer")[1]
+    inputs = models.batches(models.build("transformer")[1], 2, size=3, seed=5)
+    vectors, tokens = (x.copy() for x in inputs[0])
+    call = quantized.bind(vectors, tokens, n_threads=2)
+    for given in inputs:
+        vectors[...], tokens[...] = given
+        for a, b in zip(call(), quantized(*given), strict=True):
+            assert_array_equal(a, b)
+
+
+def test_numbers_and_codes_may_be_mixed_where_indices_are():
+    model, quantized = models.quantized("transformer")
+    vectors, tokens = models.batches(models.build("transformer")[1], 1, seed=5)[0]
+    codes = qcy.quantize(vectors, quantized.params["vectors"])
+    turned = nn.QuantizedModel(
+        quantized.nodes, quantized.outputs, ("tokens", "vectors"), params=quantized.params
+    )
+    # The first input says what comes out.
+    for y, real, real_too in zip(
+        quantized(codes, tokens), quantized(vectors, tokens), turned(tokens, codes), strict=True
+    ):
+        assert isinstance(y, QuantizedTensor)
+        assert_array_equal(y.dequantize().data, real)
+        assert_array_equal(real_too, real)
+    assert None not in turned._programs.values()
+    with pytest.raises(TypeError, match="input 'tokens' is of numbers, not of codes"):
+        quantized(codes, qcy.quantize(tokens))
+    assert model.inputs == quantized.inputs
 
 
 def test_the_table_is_looked_up_in_the_products_last_step():
@@ -343,9 +375,8 @@ def test_the_table_is_looked_up_in_the_products_last_step():
 def test_a_table_of_two_products_and_two_tables_of_one():
     rng = np.random.default_rng(0)
     model = nn.Model([
-        ("a", models.dense(rng, 4, 4), "input"),
-        ("b", models.dense(rng, 4, 4, activation="relu"), "a"),
-        ("gelu", nn.GELU(), "a"), ("tanh", nn.Tanh(), "b"), ("sigmoid", nn.Sigmoid(), "gelu"),
+        ("a", models.dense(rng, 4, 4), "input"), ("gelu", nn.GELU(), "a"),
+        ("b", models.dense(rng, 4, 4, activation="relu"), "a"), ("tanh", nn.Tanh(), "b"), ("sigmoid", nn.Sigmoid(), "gelu"),
         ("sum", nn.Add(), ("sigmoid", "tanh")),
     ], outputs=("sum", "gelu"))
     x = rng.normal(size=(9, 4)).astype(np.float32)
@@ -354,6 +385,26 @@ def test_a_table_of_two_products_and_two_tables_of_one():
         trace = dict(quantized.trace(x))
         for name, y in zip(model.outputs, quantized(x), strict=True):
             assert_array_equal(y, trace[name])
+
+
+@pytest.mark.parametrize("use_quantized", [True, False])
+def test_adaptive_layers(use_quantized):
+    params, out = QuantizationParams(0.02, 128), QuantizationParams(0.015, 100)
+    x = qcy.quantize(RNG.normal(size=(2, 5, 6)).clip(-2, 2), params)
+    whole = QuantizedTensor(np.array([[3, 0, 43]], np.uint8), QuantizationParams(1.0))
+    for layer, inputs in (
+        (nn.Attention(2), (x, x, x)), (nn.LayerNorm(np.ones(6), np.zeros(6)), (x,)),
+        (nn.GELU(), (x,)), (nn.Embedding(ROWS), (whole,)),
+    ):
+        in_params = tuple(codes.params for codes in inputs)
+        twin = layer.quantized(in_params if len(inputs) > 1 else in_params[0], out)
+        adaptive = nn.AdaptiveLayer(layer, twin, use_quantized)
+        reals = [codes.dequantize().data for codes in inputs]
+        assert_array_equal(adaptive(*reals), (twin if use_quantized else layer)(*reals))
+        codes = adaptive(*inputs)
+        assert codes.params == out
+        inside = np.clip(layer(*reals), out.low, out.high)
+        assert np.abs(codes.dequantize().data - inside).max() <= 1.6 * out.scale
 
 
 def test_extreme_ranges_make_a_model_that_runs():
