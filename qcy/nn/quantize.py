@@ -241,8 +241,8 @@ def _batches(data):
             raise ValueError("data must have an axis of samples, got a number")
         return [array[i : i + 32] for i in range(0, len(array), 32)]
     if isinstance(data, (str, bytes)) or not hasattr(data, "__iter__"):
-        needless = ', which only mode="dynamic" needs not' if data is None else ""
-        raise TypeError(f"data must be an array or an iterable of arrays, got {data!r}{needless}")
+        hint = '; only mode="dynamic" needs no data' if data is None else ""
+        raise TypeError(f"data must be an array or an iterable of arrays, got {data!r}{hint}")
     return data
 
 

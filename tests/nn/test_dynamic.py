@@ -173,7 +173,7 @@ def test_weight_schemes():
         ((np.ones((4, 3)),), {}, ValueError, 'data is for mode="static"'),
         ((), {"mode": "dynamical"}, ValueError, "mode must be one of 'static', 'dynamic', got"),
         ((), {"mode": None}, ValueError, "mode must be one of"),
-        ((), {"mode": "static"}, TypeError, 'got None, which only mode="dynamic" needs not'),
+        ((), {"mode": "static"}, TypeError, 'got None; only mode="dynamic" needs no data'),
         ((), {"skip": "head"}, ValueError, r"skip must name layers of the model, got \['head'\]"),
         ((), {"weight_scheme": QuantizationScheme.ASYMMETRIC}, ValueError,
          "layer 'dense_1': weight_scheme must be symmetric"),

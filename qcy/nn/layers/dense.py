@@ -57,7 +57,13 @@ class Dense(Layer):
         )
 
     def dynamic(self, weight_scheme=WEIGHT_SCHEME):
-        """Return a `DenseDynamic`: int8 weights, and no need to know the inputs beforehand."""
+        """Return a `DenseDynamic`: int8 weights, and no need to know the inputs beforehand.
+
+        Parameters
+        ----------
+        weight_scheme : QuantizationScheme, default ``SYMMETRIC | PER_CHANNEL``
+            A symmetric one.
+        """
         if not weight_scheme.is_symmetric:
             raise ValueError(f"weight_scheme must be symmetric, got {weight_scheme}")
         axis = 1 if weight_scheme.is_per_channel else None
