@@ -146,7 +146,7 @@ def extensions():
         ext.kind = "call" if ext.name in FAST_MODULES else "small"
     # One .pyx may stand in one Extension of a cythonize call, hence one call a variant.
     wanted = wanted_variants()
-    for variant in {*wanted, *PLAIN_VARIANTS}:
+    for variant in [v for v in VARIANTS if v in wanted or v in PLAIN_VARIANTS]:
         modules = [*([KERNELS] if variant in wanted else []),
                    *([PLAIN] if variant in PLAIN_VARIANTS else [])]
         kernels = cythonize(
@@ -187,8 +187,9 @@ class BuildExt(build_ext):
                 link_flags += flags if self.compiles("", [], flags) else []
         openmp_compile, openmp_link = self.openmp_flags(family)
         refused = set()
-        for variant in {ext.variant for ext in self.extensions} - {None}:
-            expression, unix, msvc = VARIANTS[variant]
+        for variant, (expression, unix, msvc) in VARIANTS.items():
+            if all(ext.variant != variant for ext in self.extensions):
+                continue
             program = PROBE.format(expression=expression)
             choices = unix if family == "unix" else [msvc]
             flags = next((flags for flags in choices if self.compiles(program, flags)), None)

@@ -31,6 +31,15 @@ CALLS = {
     "mul_q8": ((codes(2, 3), codes(2, 3)), GEMM, (2, 3), U8),
     "clamp_q8": ((codes(2, 3), 0, 9), {}, (2, 3), U8),
     "softmax_q8": ((codes(2, 3), np.ones(256, I32)), {}, (2, 3), U8),
+    "attention_q8": (
+        (codes(2, 3), codes(4, 3), codes(4, 5)),
+        {"n_heads": 1, "q_scale": 1, "k_scale": 1, "v_scale": 1, "out_scale": 1}, (2, 5), U8
+    ),
+    "layer_norm_q8": (
+        (codes(2, 3), np.ones(3, F32), np.ones(3, F32)), {"scale": 1, "out_scale": 1}, (2, 3), U8
+    ),
+    "embed_q8": ((np.ones((2, 3), F32), codes(4, 5)), {}, (2, 3, 5), U8),
+    "permute_q8": ((codes(2, 3), (1, 0)), {}, (3, 2), U8),
     "max_pool2d_q8": ((codes(1, 2, 4, 4), 2), {}, (1, 2, 2, 2), U8),
     "avg_pool2d_q8": (
         (codes(1, 2, 4, 4), 2), {"x_scale": 1, "out_scale": 1}, (1, 2, 2, 2), U8

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+import qcy
 from qcy import nn
 
 
@@ -29,6 +30,19 @@ def norm(rng, channels, **options):
         rng.uniform(0.5, 1.5, channels), 0.3 * rng.normal(size=channels),
         0.2 * rng.normal(size=channels), rng.uniform(0.3, 2, channels), **options,
     )
+
+
+def layer_norm(rng, n, **options):
+    return nn.LayerNorm(rng.uniform(0.5, 1.5, n), 0.3 * rng.normal(size=n), **options)
+
+
+class Indices(tuple):
+    """The shape of an input of indices, from 0 to below a number."""
+
+    def __new__(cls, *shape, below):
+        made = super().__new__(cls, shape)
+        made.below = below
+        return made
 
 
 def residual(rng, layout):
@@ -120,6 +134,29 @@ def two_inputs(rng, layout):
     ], outputs=("wave", "same"), inputs=("image", "vector")), [(2, 6, 6), (4,)]
 
 
+def transformer(rng, layout):
+    """Return a block of an encoder, of vectors and tokens of which there are 11."""
+    return nn.Model([
+        ("embed", nn.Embedding(rng.normal(size=(11, 12))), "tokens"),
+        ("both", nn.Add(), ("vectors", "embed")),
+        ("q", dense(rng, 12, 12), "both"),
+        ("k", dense(rng, 12, 12), "both"),
+        ("v", dense(rng, 12, 18), "both"),
+        ("attend", nn.Attention(3), ("q", "k", "v")),
+        ("mix", dense(rng, 18, 12), "attend"),
+        ("residual", nn.Add(), ("both", "mix")),
+        ("norm", layer_norm(rng, 12), "residual"),
+        ("wide", dense(rng, 12, 20), "norm"),
+        ("gelu", nn.GELU(), "wide"),
+        ("drop", nn.Dropout(), "gelu"),
+        ("narrow", dense(rng, 20, 12), "drop"),
+        ("sum", nn.Add(), ("norm", "narrow")),
+        ("norm2", layer_norm(rng, 12, epsilon=0.01), "sum"),
+        ("flat", nn.Flatten(layout=layout), "norm2"),
+        ("bent", nn.GELU(), "flat"),
+    ], outputs=("bent", "attend"), inputs=("vectors", "tokens")), [(5, 12), Indices(5, below=11)]
+
+
 def lonely(rng, layout):
     """Return a model of layers that find nothing to fuse into."""
     return nn.Model([
@@ -135,7 +172,9 @@ def lonely(rng, layout):
 
 ZOO = {
     f.__name__: f
-    for f in (residual, concat, depthwise, transposed, pooling, softmax, two_inputs, lonely)
+    for f in (
+        residual, concat, depthwise, transposed, pooling, softmax, two_inputs, transformer, lonely
+    )
 }
 
 
@@ -157,11 +196,25 @@ def batches(shapes, n_batches=3, size=8, seed=1, layout="NCHW"):
     result = []
     for _ in range(n_batches):
         parts = tuple(
-            to_layout(rng.normal(size=(size, *shape)).astype(np.float32), layout)
+            rng.integers(0, shape.below, (size, *shape)).astype(np.float32)
+            if isinstance(shape, Indices)
+            else to_layout(rng.normal(size=(size, *shape)).astype(np.float32), layout)
             for shape in shapes
         )
         result.append(parts if len(parts) > 1 else parts[0])
     return result
+
+
+def as_codes(model, inputs, **options):
+    """Return inputs as an 8-bit model takes them in codes: indices as they are.
+
+    Options are of `qcy.quantize`, the model's parameters without them.
+    """
+    return [
+        x if name in model.real_inputs
+        else qcy.quantize(x, **options) if options else qcy.quantize(x, model.params[name])
+        for name, x in zip(model.inputs, inputs, strict=True)
+    ]
 
 
 def as_tuple(x):

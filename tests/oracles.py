@@ -1,7 +1,7 @@
 """The equations of docs/quantization.md, slowly and plainly, for tests to compare with.
 
-Sums are int64 NumPy, (4), (5), (9), (15) are NumPy float32, TFLite's roundings (10) are Python
-integers. Images are channels first; `nhwc` turns them. Nothing here is shared with qcy.
+Sums are int64 NumPy, (4), (5), (9), (15), (24), (25) are NumPy float32, TFLite's roundings (10)
+are Python integers. Images are channels first; `nhwc` turns them. Nothing here is shared with qcy.
 """
 
 from fractions import Fraction
@@ -246,6 +246,61 @@ def mul(a, b, scales, zeros, dtype, clamp=None):
     """Equation (9) on products of codes, as (15) says."""
     acc = (a.astype(np.int64) - zeros[0]) * (b.astype(np.int64) - zeros[1])
     return requantize(acc, multiplier(*scales), zeros[2], dtype, clamp)
+
+
+def layer_norm(
+    codes, gamma, beta, scale, out_scale, out_zero=0, epsilon=1e-5, dtype=np.uint8, clamp=None
+):
+    """Equation (24), over the last axis."""
+    n = codes.shape[-1]
+    whole = codes.astype(np.int64)
+    total = whole.sum(axis=-1, keepdims=True)
+    spread = n * (whole**2).sum(axis=-1, keepdims=True) - total**2
+    with np.errstate(over="ignore", under="ignore", divide="ignore"):
+        units = np.float64(epsilon) * (n / np.float64(np.float32(scale))) ** 2
+        root = (1 / np.sqrt(spread.astype(np.float64) + units)).astype(np.float32)
+        factor, shift = (
+            (np.asarray(x, np.float32).astype(np.float64) / np.float64(np.float32(out_scale)))
+            .astype(np.float32) for x in (gamma, beta)
+        )
+        distance = (n * whole - total).astype(np.float32) * np.where(spread, root, np.float32(0))
+        return saturate(np.rint(distance * factor + shift), out_zero, dtype, clamp)
+
+
+def attention_weights(scores, step):
+    """Equation (25): from scores to weights of 0 to 255, float32 in this order."""
+    f32 = np.float32
+    with np.errstate(over="ignore", under="ignore"):
+        x = (scores.max(axis=-1, keepdims=True) - scores).astype(f32) * f32(step)
+        x = np.minimum(x, f32(16))
+        halvings = np.rint(x)
+        part = x - halvings
+        power = f32(-0.05500893) * part + f32(0.24221095)
+        power = power * part + f32(-0.6932829)
+        power = power * part + f32(1)
+    return np.rint(f32(255) * np.ldexp(power, -halvings.astype(np.int32))).astype(np.int64)
+
+
+def attention(
+    q, k, v, n_heads, scales, zeros=(0, 0, 0), score_scale=None, dtype=np.uint8, clamp=None
+):
+    """Equation (25); scales of q, k, v and the output, zero points of q, v and the output."""
+    most = float(np.finfo(np.float32).max)
+    of_q, of_k, of_v, of_out = (float(np.float32(scale)) for scale in scales)
+    shape = (*q.shape[:-1], v.shape[-1])
+    q, k, v = (
+        x.astype(np.int64).reshape(*x.shape[:-1], n_heads, x.shape[-1] // n_heads).swapaxes(-2, -3)
+        for x in (q, k, v)
+    )
+    if score_scale is None:
+        score_scale = q.shape[-1] ** -0.5
+    step = min(of_q * of_k * float(np.float32(score_scale)) * np.log2(np.e), most)
+    factor = np.float32(min(of_v / of_out, most))
+    with np.errstate(over="ignore", under="ignore"):
+        weights = attention_weights((q - zeros[0]) @ k.swapaxes(-1, -2), np.float32(step))
+        total = weights.sum(axis=-1, keepdims=True).astype(np.float32)
+        reals = (weights @ (v - zeros[1])).astype(np.float32) * (factor / total)
+    return saturate(np.rint(reals), zeros[2], dtype, clamp).swapaxes(-2, -3).reshape(shape)
 
 
 def softmax(row, scale, dtype):

@@ -1,7 +1,8 @@
-"""The second oracle: onnxruntime computes the same bytes from models of one operator.
+"""The second oracle: onnxruntime computes the same bytes from models of one operator or a few.
 
 Ties and odd zero points are made often, since onnx's own node tests hold none. Where the CPU has no
-VNNI, onnxruntime's own u8 * s8 kernels saturate pairs: weights stay in [-64, 63] there.
+VNNI, onnxruntime's own u8 * s8 kernels saturate pairs: weights stay in [-64, 63] there. Layers in
+float agree to 1e-5: nobody promises the last bits of an exponential.
 """
 
 import numpy as np
@@ -9,10 +10,10 @@ import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from oracles import DTYPES, Q8, SEEDS, random_codes, random_zero_point
 
-from qcy import _cpu
+from qcy import _cpu, nn
 from qcy.primitive import (
     conv2d_q8,
     conv2d_q8_accum,
@@ -30,13 +31,22 @@ HAS_VNNI = _cpu.supports("avx512vnni") or _cpu.supports("avxvnni")
 
 
 def compute(operator, inputs, out_dtype, **attributes):
-    """Run one operator on arrays, None for an input left out; graph optimizations off."""
+    """Run one operator on arrays, None for an input left out."""
     names = [f"i{i}" if array is not None else "" for i, array in enumerate(inputs)]
-    given_inputs = {n: np.asarray(array) for n, array in zip(names, inputs, strict=True) if n}
+    given_inputs = {n: array for n, array in zip(names, inputs, strict=True) if n}
+    return run([(operator, names, ["y"], attributes)], given_inputs, out_dtype)
+
+
+def run(nodes, inputs, out_dtype):
+    """Run a graph on arrays by name, and return its "y"; graph optimizations off.
+
+    Nodes are (operator, names of inputs, names of outputs, attributes).
+    """
+    given_inputs = {name: np.asarray(array) for name, array in inputs.items()}
     kind = onnx.helper.np_dtype_to_tensor_dtype
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node(operator, names, ["y"], **attributes)],
-        operator,
+        [onnx.helper.make_node(*node, **attributes) for *node, attributes in nodes],
+        "graph",
         [
             onnx.helper.make_tensor_value_info(n, kind(array.dtype), array.shape)
             for n, array in given_inputs.items()
@@ -44,7 +54,7 @@ def compute(operator, inputs, out_dtype, **attributes):
         [onnx.helper.make_tensor_value_info("y", kind(np.dtype(out_dtype)), None)],
     )
     model = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=9
+        graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9
     )
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -214,6 +224,80 @@ def test_every_tie_of_quantize_linear(kernels, zero_point):
     x = np.arange(-300, 300, dtype=np.float32) + np.float32(0.5)
     want = compute("QuantizeLinear", [x, scale(1), np.uint8(zero_point)], np.uint8)
     assert_array_equal(quantize_q8(x, 1, zero_point), want)
+
+
+# --------------------------------------------------------------------------------- dense, dynamic
+
+
+@given(seed=SEEDS, k=st.integers(1, 70), n=st.integers(1, 40))
+def test_dense_dynamic_of_one_row(kernels, seed, k, n):
+    # ONNX quantizes a whole tensor: that is a row, if there is one.
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(size=(1, k)) * 10.0 ** rng.integers(-3, 4)).astype(np.float32)
+    weight, bias = weights(rng, (k, n), np.int8), rng.normal(size=n).astype(np.float32)
+    weight_scale = rng.uniform(1e-3, 1, n).astype(np.float32)
+    want = run([
+        ("DynamicQuantizeLinear", ["x"], ["codes", "scale", "zero"], {}),
+        ("MatMulInteger", ["codes", "weight", "zero"], ["acc"], {}),
+        ("Cast", ["acc"], ["sums"], {"to": onnx.TensorProto.FLOAT}),
+        ("Mul", ["scale", "weight_scale"], ["multiplier"], {}),
+        ("Mul", ["sums", "multiplier"], ["product"], {}),
+        ("Add", ["product", "bias"], ["y"], {}),
+    ], {"x": x, "weight": weight, "weight_scale": weight_scale, "bias": bias}, np.float32)
+    assert_array_equal(nn.DenseDynamic(weight, weight_scale, bias)(x), want)
+
+
+# --------------------------------------------------------------------------------- layers in float
+
+
+@given(seed=SEEDS, shape=st.lists(st.integers(1, 20), min_size=1, max_size=3),
+       epsilon=st.sampled_from([1e-5, 1e-12, 0.1]))
+def test_layer_norm_in_float(seed, shape, epsilon):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(*shape[1:], 5 * shape[0])).astype(np.float32)
+    gamma, beta = rng.normal(size=(2, x.shape[-1])).astype(np.float32)
+    want = compute("LayerNormalization", [x, gamma, beta], np.float32, axis=-1, epsilon=epsilon)
+    assert_allclose(nn.LayerNorm(gamma, beta, epsilon=epsilon)(x), want, rtol=1e-5, atol=1e-5)
+
+
+def test_gelu_in_float():
+    x = np.concatenate([np.linspace(-2, 20, 5001), [0.0, 1e-30, -1e-30, 1e20]]).astype(np.float32)
+    want = compute("Gelu", [x], np.float32)
+    assert_allclose(nn.GELU()(x), want, rtol=1e-5)
+    # Far below, onnxruntime's 1 + erf has lost its digits: all is small.
+    x = np.linspace(-20, -2, 2001, dtype=np.float32)
+    assert_allclose(nn.GELU()(x), compute("Gelu", [x], np.float32), rtol=0, atol=2e-6)
+
+
+@given(
+    seed=SEEDS, n_heads=st.integers(1, 3), n_queries=st.integers(1, 20),
+    n_keys=st.integers(1, 20), depth=st.integers(1, 16), width=st.integers(1, 16),
+)
+def test_attention_in_float(seed, n_heads, n_queries, n_keys, depth, width):
+    rng = np.random.default_rng(seed)
+    sizes = ((n_queries, depth), (n_keys, depth), (n_keys, width))
+    q, k, v = (rng.normal(size=(2, n, n_heads * w)).astype(np.float32) for n, w in sizes)
+    heads = [
+        np.ascontiguousarray(x.reshape(2, n, n_heads, w).swapaxes(1, 2))
+        for x, (n, w) in zip((q, k, v), sizes, strict=True)
+    ]
+    want = run([
+        ("Transpose", ["k"], ["columns"], {"perm": (0, 1, 3, 2)}),
+        ("MatMul", ["q", "columns"], ["scores"], {}),
+        ("Div", ["scores", "root"], ["scaled"], {}),
+        ("Softmax", ["scaled"], ["weights"], {"axis": -1}),
+        ("MatMul", ["weights", "v"], ["y"], {}),
+    ], {**dict(zip("qkv", heads, strict=True)), "root": np.float32(depth**0.5)}, np.float32)
+    got = nn.Attention(n_heads)(q, k, v)
+    assert_allclose(
+        got, want.swapaxes(1, 2).reshape(2, n_queries, n_heads * width), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_embedding_in_float():
+    rng = np.random.default_rng(0)
+    rows, indices = rng.normal(size=(30, 5)).astype(np.float32), rng.integers(0, 30, (4, 7))
+    assert_array_equal(nn.Embedding(rows)(indices), compute("Gather", [rows, indices], np.float32))
 
 
 def test_what_is_compared_holds_ties():

@@ -8,8 +8,8 @@ from libc.string cimport memset
 
 from qcy._kernels._output cimport output_from, qcy_output
 from qcy._kernels._tile cimport (
-    LEFT_BYTES, QCY_GROUP, QCY_LANES, QCY_LHS_ZERO, QCY_PANEL, WHOLE_TILES, copy_left,
-    multiply_rows, n_panels, padded_columns, padded_depth, rows_t,
+    LEFT_BYTES, QCY_GROUP, QCY_LHS_ZERO, QCY_PANEL, WHOLE_TILES, copy_left, multiply_rows, n_panels,
+    padded_columns, padded_depth, rows_t,
 )
 from qcy._product cimport product_t
 from qcy._step cimport SCRATCH, Step, at, new_step, place_of, place_t

@@ -36,7 +36,8 @@ static uint32_t qcy_attention_weights(
             const qcy_reals n_halvings = qcy_reals_add(x, whole);
             const qcy_reals part =
                 qcy_reals_add(x, qcy_reals_mul(qcy_reals_add(n_halvings, less), minus));
-            /* 2^-part for parts within 1/2: off by 1e-4 at most, a fortieth of a code. */
+            /* 2^-part for parts within 1/2: off by 1.02e-4 of it at most, a fortieth
+             * of a code. */
             qcy_reals power = qcy_reals_mul(part, qcy_reals_set(-0.05500893f));
             power = qcy_reals_mul(qcy_reals_add(power, qcy_reals_set(0.24221095f)), part);
             power = qcy_reals_mul(qcy_reals_add(power, qcy_reals_set(-0.6932829f)), part);
@@ -106,8 +107,7 @@ static void qcy_norm_row(const uint8_t *codes, ptrdiff_t n, const qcy_norm *give
 {
     const qcy_norm norm = *given;
     uint32_t sum = 0;
-    uint64_t squares = 0;
-    double spread;
+    uint64_t squares = 0, spread;
     float root = 0.0f;
     ptrdiff_t i, j;
     for (i = 0; i < n; i += 16384) {
@@ -120,8 +120,9 @@ static void qcy_norm_row(const uint8_t *codes, ptrdiff_t n, const qcy_norm *give
         }
         squares += some;
     }
-    spread = (double)((uint64_t)n * squares - (uint64_t)sum * sum) + norm.epsilon;
-    if (spread > 0) root = (float)(1.0 / sqrt(spread));
+    spread = (uint64_t)n * squares - (uint64_t)sum * sum;
+    /* Equal codes are at their mean, whatever epsilon is: its root may be beyond float32. */
+    if (spread > 0) root = (float)(1.0 / sqrt((double)spread + norm.epsilon));
     for (i = 0; i + QCY_BLOCK <= n; i += QCY_BLOCK)
         qcy_codes_store(out + i, qcy_norm_block(
             codes + i, &norm, (float)n, -(float)sum, root, norm.factor + i, norm.shift + i), 4);

@@ -36,7 +36,8 @@ def quantize_model(
     of every tensor, and quantizes weights to int8 and biases to int32.
 
     With ``mode="dynamic"`` no data is needed: only dense layers change, to `DenseDynamic`, which
-    quantize what comes row by row. That is for models whose ranges cannot be known beforehand.
+    quantize what comes row by row. That is for models whose ranges cannot be known beforehand. Then
+    `skip` and `weight_scheme`, a symmetric one, are all there is to choose.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def quantize_model(
     ------
     TypeError, ValueError
         If there is no data, or a batch does not fit or holds a NaN (the message says which), a name
-        in `skip` is unknown, or schemes contradict themselves.
+        in `skip` is unknown, schemes contradict themselves, or indices are no input of the model.
 
     Examples
     --------
@@ -90,9 +91,7 @@ def quantize_model(
     if _validate.choice("mode", mode, ("static", "dynamic")) == "dynamic":
         if data is not None:
             raise ValueError('data is for mode="static": with mode="dynamic" nothing is calibrated')
-        return _dynamic(fuse(model, keep=skip), skip, weight_scheme)
-    if data is None:
-        raise TypeError('data must be given, but for mode="dynamic"')
+        return _dynamic(model, skip, weight_scheme)
     layout = _layout(model)
     fused = fuse(model, keep=skip)
     calibrator = Calibrator(fused, observer=observer, scheme=scheme, dtype=dtype)
@@ -104,13 +103,18 @@ def quantize_model(
     return convert(fused, calibrator, skip=skip, weight_scheme=weight_scheme, layout=layout)
 
 
-def _dynamic(fused, skip, weight_scheme):
+def _dynamic(model, skip, weight_scheme):
     """Return a fused model whose dense layers have 8-bit weights."""
+    # A batch norm after a dense layer stays: only data would tell which axis it acts on.
+    fused = fuse(model, keep=skip | set(_folded(model, fuse(model, keep=skip)).values()))
     nodes = []
     for node in fused.nodes:
         layer = node.layer
         if type(layer) is Dense and not keep_any(node, skip):
-            layer = layer.dynamic(weight_scheme)
+            try:
+                layer = layer.dynamic(weight_scheme)
+            except ValueError as error:
+                raise ValueError(f"layer {node.name!r}: {error}") from error
         nodes.append(Node(node.name, layer, node.inputs, node.covers))
     return Model(nodes, fused.outputs, fused.inputs)
 
@@ -122,6 +126,7 @@ def convert(fused, calibrator, *, skip=(), weight_scheme=WEIGHT_SCHEME, layout="
     for node in fused.nodes:
         layer = node.layer.with_layout("NHWC")
         if not keep_any(node, skip):
+            _check_indices(fused, node)
             in_params = tuple(params[name] for name in node.inputs)
             layer = _twin(node.name, layer, in_params, params[node.name], weight_scheme)
         nodes.append(Node(node.name, layer, node.inputs, node.covers))
@@ -188,10 +193,7 @@ def _check_folds(model, fused, batch):
     It does in (N, features). In more dimensions a dense layer's features are the last axis, and a
     batch norm's channels are axis 1: no fusion can know, the data tells.
     """
-    folded = {
-        node.name: name for node in fused.nodes if type(node.layer) is Dense
-        for name in node.covers if type(model[name]) is BatchNorm
-    }
+    folded = _folded(model, fused)
     if not folded:
         return
     for name, array in fused.trace(*(batch if isinstance(batch, tuple) else (batch,))):
@@ -199,6 +201,24 @@ def _check_folds(model, fused, batch):
             raise ValueError(
                 f"layer {folded[name]!r} normalizes axis 1 of shape {array.shape}, not the "
                 f"features of dense layer {name!r}: put it in skip"
+            )
+
+
+def _folded(model, fused):
+    """Return the batch norms that were folded into dense layers, by these."""
+    return {
+        node.name: name for node in fused.nodes if type(node.layer) is Dense
+        for name in node.covers if type(model[name]) is BatchNorm
+    }
+
+
+def _check_indices(fused, node):
+    """Check that indices are an input of the model, which goes in as it is."""
+    if node.layer.TAKES_REALS:
+        for name in set(node.inputs) - set(fused.inputs):
+            raise ValueError(
+                f"layer {node.name!r} takes indices, which must be an input of the model: {name!r} "
+                "is the output of a layer, and would be quantized"
             )
 
 
@@ -221,7 +241,8 @@ def _batches(data):
             raise ValueError("data must have an axis of samples, got a number")
         return [array[i : i + 32] for i in range(0, len(array), 32)]
     if isinstance(data, (str, bytes)) or not hasattr(data, "__iter__"):
-        raise TypeError(f"data must be an array or an iterable of arrays, got {data!r}")
+        hint = '; only mode="dynamic" needs no data' if data is None else ""
+        raise TypeError(f"data must be an array or an iterable of arrays, got {data!r}{hint}")
     return data
 
 

@@ -56,7 +56,8 @@ class QuantizedModel(Graph):
         ----------
         *inputs : QuantizedTensor, Tensor or array
             All of one kind. Reals are quantized at the door; QuantizedTensors are requantized if
-            their parameters differ from the model's.
+            their parameters differ from the model's. Indices, see `real_inputs`, are numbers beside
+            either kind, and stay as they are.
         ctx : Context, optional
             Looked at between layers. By name, or last.
 
@@ -173,10 +174,10 @@ class QuantizedModel(Graph):
 
     @property
     def real_inputs(self):
-        """Names of the inputs that go in as they are: indices of an `Embedding`."""
+        """Names of the inputs that go in as they are, never as codes: indices of an `Embedding`."""
         return tuple(
             name for name in self.inputs
-            if any(getattr(node.layer, "TAKES_REALS", False) for node in self.consumers(name))
+            if any(node.layer.TAKES_REALS for node in self.consumers(name))
         )
 
     def __getstate__(self):

@@ -11,12 +11,13 @@ from qcy.primitive.codes import flip_of, output_target
 
 #: Keys, and numbers of a head: sums of that many products of codes fit int32.
 MOST_SUMMED = 32768
+MOST = float(np.finfo(np.float32).max)
 
 
 @partial(bindable, n_read=3)
 def attention_q8(
     q, k, v, *, n_heads, q_scale, k_scale, v_scale, out_scale, q_zero_point=0, v_zero_point=0,
-    out_zero_point=0, score_scale=None, out_dtype="uint8", out=None, n_threads=None,
+    out_zero_point=0, score_scale=None, out_dtype="uint8", clamp=None, out=None, n_threads=None,
 ):
     """Let queries attend to keys: ``softmax(q @ k.T * score_scale) @ v`` per head, equation (25).
 
@@ -39,6 +40,8 @@ def attention_q8(
     score_scale : float, optional
         What scores are multiplied with. Default: ``1 / sqrt(D)``.
     out_dtype : {"uint8", "int8"}, default "uint8"
+    clamp : (int, int), optional
+        Smallest and largest output code.
     out : (..., S, n_heads * W) array of `out_dtype`, optional
     n_threads : int, optional
 
@@ -49,8 +52,7 @@ def attention_q8(
     Raises
     ------
     TypeError, ValueError
-        If an argument does not fit, there are no keys or more than 32768 of them, or a multiplier
-        is not a normal float32.
+        If an argument does not fit, or there are no keys or more than 32768 of them.
 
     References
     ----------
@@ -74,29 +76,28 @@ def attention_q8(
     ]
     score_scale = sizes[4] ** -0.5 if score_scale is None else score_scale
     score_scale = float(_validate.scale("score_scale", score_scale, 0))
-    with np.errstate(over="ignore", under="ignore"):
-        step, factor = (
-            _validate.multipliers(np.asarray(value, np.float32), *named)
-            for value, *named in (
-                (
-                    scales[0] * scales[1] * score_scale * math.log2(math.e),
-                    ("q_scale", scales[0]), ("k_scale", scales[1]), ("score_scale", score_scale),
-                ),
-                (scales[2] / scales[3], ("v_scale", scales[2]), ("out_scale", scales[3])),
-            )
-        )
+    step = _multiplier(scales[0] * scales[1] * score_scale * math.log2(math.e))
+    factor = _multiplier(scales[2] / scales[3])
     zeros = tuple(
         _validate.code(f"{name}_zero_point", zero, codes.dtype) + flip_of(codes.dtype)
         for name, zero, codes in (("q", q_zero_point, q), ("v", v_zero_point, v))
     )
     out_dtype = _validate.q8_dtype("out_dtype", out_dtype)
     out = _validate.output("out", out, shape, out_dtype)
-    target = (*output_target(out_dtype, out_zero_point), 256 * float(factor) >= 2.0**31)
+    target = (*output_target(out_dtype, out_zero_point, clamp), 256 * factor >= 2.0**31)
     step = _kernels.active.q8.attention(
-        q, k, v, sizes, zeros, tuple(flip_of(codes.dtype) for codes in (q, k, v)), float(step),
-        float(factor), target, out,
+        q, k, v, sizes, zeros, tuple(flip_of(codes.dtype) for codes in (q, k, v)), step, factor,
+        target, out,
     )
     return step, out, None
+
+
+def _multiplier(value):
+    """Return a number as float32, the largest if it is beyond: then any step of it saturates.
+
+    One that vanishes does no harm either: what it multiplies is below 2**31.
+    """
+    return float(np.float32(min(value, MOST)))
 
 
 def attention_sizes(q, k, v, n_heads):

@@ -1,10 +1,11 @@
-"""Write golden_v1.qcy and golden_v1.npz: a saved 8-bit model and the codes it must always give.
+"""Write a pair of golden files: a saved 8-bit model, and the codes it must always give.
 
-The model has every kind of 8-bit layer. The two files are made once for each format and arithmetic
-number (storage.FORMAT, storage.ARITHMETIC) and then kept: a later qcy that gives other codes for
-them has broken the files of its users. With new numbers comes a new pair of files beside the old:
+Together the models have every kind of 8-bit layer. Files are made once and then kept: a later qcy
+that gives other codes for them has broken the files of its users. With new kinds of layers, and
+with a new format or arithmetic number (storage.FORMAT, storage.ARITHMETIC), comes a new pair beside
+the old; `MAKERS` says what is in each:
 
-    python tests/data/make_golden.py tests/data/golden_v2
+    python tests/data/make_golden.py golden_v2
 """
 
 import sys
@@ -88,6 +89,45 @@ def make_quantized(rng):
     return quantized, [2 * part[:2] for part in data[0]]     # twice as far: some codes saturate
 
 
+def make_block(rng):
+    """Return an 8-bit block of a transformer, and a batch for it."""
+    def dense(n_in, n_out):
+        return nn.Dense(rng.normal(size=(n_in, n_out)) / n_in**0.5, 0.1 * rng.normal(size=n_out))
+
+    def norm(n, **options):
+        return nn.LayerNorm(rng.uniform(0.5, 1.5, n), 0.3 * rng.normal(size=n), **options)
+
+    model = nn.Model([
+        ("embed", nn.Embedding(rng.normal(size=(19, 24))), "tokens"),
+        ("sum", nn.Add(), ("vectors", "embed")),
+        ("norm", norm(24), "sum"),
+        ("q", dense(24, 24), "norm"),
+        ("k", dense(24, 24), "norm"),
+        ("v", dense(24, 36), "norm"),
+        ("attend", nn.Attention(3), ("q", "k", "v")),
+        ("sharp", nn.Attention(2, score_scale=2.0), ("q", "k", "v")),
+        ("mix", dense(36, 24), "attend"),
+        ("mix_sharp", dense(36, 24), "sharp"),
+        ("residual", nn.Add(), ("sum", "mix")),
+        ("norm2", norm(24, epsilon=0.1), "residual"),
+        ("wide", dense(24, 50), "norm2"),
+        ("gelu", nn.GELU(), "wide"),
+        ("narrow", dense(50, 24), "gelu"),
+        ("gelu2", nn.GELU(), "sum"),
+    ], outputs=("narrow", "mix_sharp", "gelu2"), inputs=("vectors", "tokens"))
+    data = [
+        (rng.normal(size=(4, 9, 24)).astype(np.float32),
+         rng.integers(0, 19, (4, 9)).astype(np.float32))
+        for _ in range(8)
+    ]
+    quantized = nn.quantize_model(model, data, progress=False, dtype="int8")
+    vectors, tokens = data[0]
+    return quantized, [2 * vectors[:2], tokens[:2]]      # twice as far: some codes saturate
+
+
+MAKERS = {"golden_v1": make_quantized, "golden_v2": make_block}
+
+
 def codes_of(model, *inputs):
     """Return the codes of every layer by name, channels first."""
     return {
@@ -100,11 +140,12 @@ def main(stem):
     """Write ``stem.qcy`` and ``stem.npz``, unless they are there."""
     if Path(f"{stem}.qcy").exists():
         sys.exit(f"{stem}.qcy is kept as it is; name a new pair")
-    model, (image, vector) = make_quantized(np.random.default_rng(SEED))
+    model, inputs = MAKERS[Path(stem).name](np.random.default_rng(SEED))
     Path(f"{stem}.qcy").write_bytes(model.to_bytes())
-    np.savez_compressed(f"{stem}.npz", image=image, vector=vector, **codes_of(model, image, vector))
+    given = dict(zip(model.inputs, inputs, strict=True))
+    np.savez_compressed(f"{stem}.npz", **given, **codes_of(model, *inputs))
     print(model.summary())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else FOLDER / "golden_v1")
+    main(FOLDER / sys.argv[1])

@@ -52,6 +52,18 @@ MADE_OF_ARRAYS = {
         {"table": np.arange(1, 257, dtype=np.int32)},
         {"in_params": PARAMS, "out_params": SOFTMAX_OUT},
     ),
+    "LayerNorm": ({"gamma": floats(3), "beta": floats(3)}, {}),
+    "LayerNormQuantized": (
+        {"gamma": floats(3), "beta": floats(3)}, {"in_params": PARAMS, "out_params": PARAMS}
+    ),
+    "Embedding": ({"weight": floats(4, 3)}, {}),
+    "EmbeddingQuantized": (
+        {"codes": np.arange(12, dtype=np.uint8).reshape(4, 3)},
+        {"in_params": PARAMS, "out_params": PARAMS},
+    ),
+    "DenseDynamic": ({
+        "weight": codes(3, 2), "weight_scale": np.full(2, 0.1, np.float32), "bias": floats(2),
+    }, {}),
     "ConcatQuantized": (
         {"tables": np.stack([np.arange(256, dtype=np.uint8)] * 2)},
         {"in_params": (PARAMS, PARAMS), "out_params": PARAMS},
@@ -61,7 +73,7 @@ MADE_OF_ARRAYS = {
 
 def test_every_layer_with_arrays_is_here():
     kinds = {name for name in nn.layers.__all__ if getattr(getattr(nn, name), "ARRAYS", ())}
-    assert kinds - {"TanhQuantized"} == set(MADE_OF_ARRAYS)
+    assert kinds - {"TanhQuantized", "GELUQuantized"} == set(MADE_OF_ARRAYS)
 
 
 @pytest.mark.parametrize("kind", MADE_OF_ARRAYS)
@@ -197,8 +209,8 @@ def test_no_features_give_the_bias(lead):
 
 @pytest.mark.parametrize(
     "layer",
-    [nn.ReLU(), nn.ReLU6(), nn.Sigmoid(), nn.Tanh(), nn.Identity(), nn.Dropout(), nn.Add(),
-     nn.Add(activation="relu6")],
+    [nn.ReLU(), nn.ReLU6(), nn.Sigmoid(), nn.Tanh(), nn.GELU(), nn.Identity(), nn.Dropout(),
+     nn.Add(), nn.Add(activation="relu6")],
     ids=repr,
 )
 def test_arrays_without_axes_stay_arrays(layer):
@@ -234,6 +246,7 @@ SETTLED = [
 OTHERS = [
     nn.Dense([[1.0]]), nn.Conv2D(np.ones((1, 1, 1, 1))), nn.ConvTranspose2D(np.ones((1, 1, 1, 1))),
     nn.BatchNorm([1], [0], [0], [1]), nn.AvgPool2D(2), nn.GlobalAvgPool2D(), nn.Concat(),
+    nn.GELU(), nn.LayerNorm([1], [0]), nn.Embedding([[1.0]]),
 ]
 
 
@@ -265,6 +278,9 @@ def test_a_shape_of_one_axis_may_be_a_number(shape):
         (lambda: nn.Reshape("12"), "shape must be an int"),
         (lambda: nn.Dropout("a"), "rate must be a real number, got 'a'"),
         (lambda: nn.BatchNorm([1], [0], [0], [1], epsilon="a"), "epsilon must be a real number"),
+        (lambda: nn.LayerNorm([1], [0], epsilon="a"), "epsilon must be a real number"),
+        (lambda: nn.Attention("2"), "n_heads must be an int"),
+        (lambda: nn.Attention(2, score_scale="1"), "score_scale must be a real number"),
     ],
 )
 def test_settings_of_the_wrong_kind(call, message):

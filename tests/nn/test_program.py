@@ -38,9 +38,7 @@ def layer_by_layer(q, inputs):
 def test_a_program_gives_what_the_layers_give(kernels, name, dtype, layout):
     q, inputs = quantized(name, layout, dtype=dtype)
     want = layer_by_layer(q, inputs)
-    codes_in = [
-        qcy.quantize(x, q.params[key]) for key, x in zip(q.inputs, inputs, strict=True)
-    ]
+    codes_in = models.as_codes(q, inputs)
     for n_threads in (1, 2, 3):
         with qcy.threads(n_threads):
             reals, codes = q(*inputs), q(*codes_in)

@@ -39,12 +39,14 @@ def sqnr(reals, quantized):
 def layer_by_layer(model, inputs):
     """Run an 8-bit model one layer at a time, through the public forwards of its layers."""
     values = {}
-    for name, x in zip(model.inputs, inputs, strict=True):
-        codes = qcy.quantize(x, model.params[name])
+    for name, codes in zip(model.inputs, models.as_codes(model, inputs), strict=True):
         values[name] = codes.transpose(0, 2, 3, 1) if codes.ndim == 4 else codes
     for node in model.nodes:
         arrays = [values[name] for name in node.inputs]
-        if isinstance(node.layer, QuantizedLayer):
+        if node.layer.TAKES_REALS:
+            reals = node.layer(*arrays)
+            values[node.name] = qcy.quantize(reals, model.params[node.name])
+        elif isinstance(node.layer, QuantizedLayer):
             values[node.name] = node.layer.quantized_forward(*arrays)
         else:
             reals = node.layer(*(x.dequantize() for x in arrays))
@@ -55,10 +57,7 @@ def layer_by_layer(model, inputs):
 
 def codes_of(model, inputs):
     """Return the codes that an 8-bit model gives for reals."""
-    as_codes = [
-        qcy.quantize(x, model.params[name]) for name, x in zip(model.inputs, inputs, strict=True)
-    ]
-    return models.as_tuple(model(*as_codes))
+    return models.as_tuple(model(*models.as_codes(model, inputs)))
 
 
 # ------------------------------------------------------------------------------------ end to end
@@ -125,7 +124,7 @@ def test_what_goes_in_comes_out(name):
         assert_array_equal(tensor.data, real)
     # Codes of other params are requantized at the door, those of another dtype as well.
     for dtype in ("uint8", "int8"):
-        others = [qcy.quantize(x, dtype=dtype) for x in inputs]
+        others = models.as_codes(quantized, inputs, dtype=dtype)
         for real, y in zip(reals, models.as_tuple(quantized(*others)), strict=True):
             assert sqnr(real, y.dequantize().data) > 20
 

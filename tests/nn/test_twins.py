@@ -17,11 +17,13 @@ twins = cache(models.nodes_by_kind)
 
 #: Of the inputs of the zoo's layers, channels last, without the batch.
 SHAPES = {
-    "AddQuantized": (3, 4), "AvgPool2DQuantized": (5, 5, 6), "BatchNormQuantized": (4, 4, 3),
+    "AddQuantized": (3, 4), "AttentionQuantized": (5, 12), "AvgPool2DQuantized": (5, 5, 6),
+    "BatchNormQuantized": (4, 4, 3),
     "ConcatQuantized": (4, 4, 2), "Conv2DQuantized": (8, 8, 3),
     "ConvTranspose2DQuantized": (3, 4, 4), "DenseQuantized": (8,), "DropoutQuantized": (2, 2),
-    "FlattenQuantized": (2, 3, 4), "GlobalAvgPool2DQuantized": (5, 4, 8),
-    "IdentityQuantized": (3,), "MaxPool2DQuantized": (8, 8, 6), "ReLU6Quantized": (4, 5),
+    "EmbeddingQuantized": (5,), "FlattenQuantized": (2, 3, 4), "GELUQuantized": (6,),
+    "GlobalAvgPool2DQuantized": (5, 4, 8), "IdentityQuantized": (3,),
+    "LayerNormQuantized": (5, 12), "MaxPool2DQuantized": (8, 8, 6), "ReLU6Quantized": (4, 5),
     "ReLUQuantized": (4, 5), "ReshapeQuantized": (5, 5, 6), "SigmoidQuantized": (3, 3),
     "SoftmaxQuantized": (5,), "TanhQuantized": (7,),
 }
@@ -30,6 +32,9 @@ SHAPES = {
 def twin(kind, batch=2):
     """Return a twin of the zoo, and random inputs for it."""
     rng, layer = np.random.default_rng(4), twins()[kind].layer
+    if layer.TAKES_REALS:
+        indices = rng.integers(0, len(layer.codes), (batch, *SHAPES[kind]), np.uint8)
+        return layer, [QuantizedTensor(indices, QuantizationParams(1.0))]
     return layer, [
         QuantizedTensor(oracles.random_codes(rng, (batch, *SHAPES[kind]), params.dtype), params)
         for params in layer.in_params
@@ -72,7 +77,7 @@ def test_kinds_of_input(kind):
     assert isinstance(as_tensor, qcy.Tensor)
     assert_array_equal(as_tensor.data, y.dequantize().data)
     # Other params, of either dtype: converted at the door.
-    for dtype in ("uint8", "int8"):
+    for dtype in () if layer.TAKES_REALS else ("uint8", "int8"):
         others = [qcy.quantize(x, dtype=dtype) for x in reals]
         expected = layer.quantized_forward(*(
             x.requantize(p.scale, p.zero_point) if x.dtype == p.dtype
@@ -171,6 +176,16 @@ def test_narrow_range_ends_at_minus_127_everywhere():
         quantized = layer.quantized(in_params, out)
         assert quantized(x).min() == -63.5
         assert quantized.quantized_forward(codes).codes.data.min() == -127
+    rows = QuantizedTensor(np.array([[-128, 127]], np.int8), wide)
+    for quantized, inputs in (
+        (nn.LayerNorm([9e9, 9e9], [0, 0]).quantized(wide, narrow), (rows,)),
+        (nn.Attention(1).quantized((wide,) * 3, narrow), (rows,) * 3),
+        (nn.GELU().quantized(wide, QuantizationParams(1e-3, 0, "int8", narrow_range=True)),
+         (QuantizedTensor(np.arange(-128, 128).astype(np.int8), wide),)),
+    ):
+        assert quantized.quantized_forward(*inputs).codes.data.min() == -127
+    embedding = nn.Embedding([[-1e9]]).quantized(wide, narrow)
+    assert embedding.codes.tolist() == [[-127]]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +213,22 @@ def test_narrow_range_ends_at_minus_127_everywhere():
         (lambda: nn.DenseQuantized(np.ones((2, 2), np.int8), 0, None, IN, OUT), ValueError,
          "scale must be positive"),
         (lambda: nn.Layer().quantized(IN, OUT), TypeError, "Layer has no 8-bit twin"),
+        (lambda: nn.AttentionQuantized((IN, IN), OUT, n_heads=1), ValueError, "must be 3, got 2"),
+        (lambda: nn.AttentionQuantized((IN,) * 3, OUT, n_heads=0), ValueError, "n_heads must be"),
+        (lambda: nn.AttentionQuantized((IN,) * 3, OUT, n_heads=1, score_scale=0), ValueError,
+         "score_scale must be positive"),
+        (lambda: nn.EmbeddingQuantized(np.zeros((2, 2), np.int8), IN, OUT), TypeError,
+         "codes must be uint8, got int8"),
+        (lambda: nn.EmbeddingQuantized(np.zeros((0, 2), np.uint8), IN, OUT), ValueError,
+         "must have 1 to 16777216 rows"),
+        (lambda: nn.EmbeddingQuantized(np.zeros(2, np.uint8), IN, OUT), ValueError, "dimensions"),
+        (lambda: nn.LayerNormQuantized([1.0], [1e20, 1], IN, OUT), ValueError, "beta must"),
+        (lambda: nn.LayerNormQuantized(np.ones(65537), np.ones(65537), IN, OUT), ValueError,
+         "gamma must have at most 65536 features, got 65537"),
+        (lambda: nn.LayerNormQuantized([1e10], [0], IN, QuantizationParams(1e-30)), ValueError,
+         "gamma / out_scale must fit float32"),
+        (lambda: nn.LayerNormQuantized([1], [0], IN, OUT, epsilon=-1), ValueError, "epsilon must"),
+        (lambda: nn.GELUQuantized(np.zeros(255, np.uint8), IN, OUT), ValueError, "256 entries"),
     ],
 )
 def test_twins_refuse(call, error, message):

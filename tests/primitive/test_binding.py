@@ -26,6 +26,11 @@ BOUND = {
     "mul_q8": ((codes(2, 3), codes(2, 3)), 2, GEMM),
     "clamp_q8": ((codes(2, 3), 0, 9), 1, {}),
     "softmax_q8": ((codes(2, 3), np.arange(1, 257, dtype=I32)), 1, {}),
+    "attention_q8": (CALLS["attention_q8"][0], 3, CALLS["attention_q8"][1]),
+    "layer_norm_q8": (
+        (codes(2, 3), np.ones(3, F32), np.zeros(3, F32)), 1, {"scale": 1, "out_scale": 0.01}
+    ),
+    "embed_q8": ((np.ones((2, 3), F32), np.arange(500, dtype=U8).reshape(100, 5)), 1, {}),
     "max_pool2d_q8": ((codes(1, 4, 4, 2), 2), 1, NHWC),
     "avg_pool2d_q8": ((codes(1, 4, 4, 2), 2), 1, {"x_scale": 1, "out_scale": 1, **NHWC}),
 }

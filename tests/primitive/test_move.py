@@ -1,4 +1,4 @@
-"""Codes moved are the codes that NumPy moves."""
+"""Codes moved, and rows taken, are those that NumPy moves and takes."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from oracles import DTYPES
 
-from qcy.primitive import beside_q8, permute_q8
+from qcy.primitive import beside_q8, embed_q8, permute_q8
 
 
 @given(
@@ -56,3 +56,61 @@ def test_parts_that_do_not_fit_are_refused():
     for shape, axis, start in [((2, 5), 1, 3), ((3, 5), 1, 0), ((2, 3, 1), 1, 0)]:
         with pytest.raises(ValueError, match="codes of shape"):
             beside_q8(codes, shape, axis, start)
+
+
+# -------------------------------------------------------------------------------- rows by number
+
+
+@given(
+    shape=st.lists(st.integers(0, 9), max_size=3), n_rows=st.integers(1, 40),
+    n_features=st.integers(0, 70), dtype=DTYPES,
+    kind=st.sampled_from([np.float32, np.float64, np.int64, np.uint8]),
+)
+def test_embed(kernels, shape, n_rows, n_features, dtype, kind):
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 100, (n_rows, n_features), dtype)
+    indices = rng.integers(0, n_rows, shape)
+    taken = embed_q8(indices.astype(kind), rows)
+    assert_array_equal(taken, rows[indices], strict=True)
+    assert_array_equal(embed_q8(indices.astype(kind), np.asfortranarray(rows)), taken)
+
+
+def test_embed_counts_to_the_last_row_that_float32_can(kernels):
+    rows = np.zeros((2**24, 1), np.uint8)
+    rows[-2:, 0] = 5, 7
+    assert embed_q8([2**24 - 1, 0, 2**24 - 2], rows).ravel().tolist() == [7, 0, 5]
+    with pytest.raises(ValueError, match="from 0 to 16777215; 1 are not"):
+        embed_q8([2**24 - 1, 2**24], rows)
+    with pytest.raises(ValueError, match=r"rows must be 1 to 16777216, got shape \(16777217, 1\)"):
+        embed_q8([0], np.zeros((2**24 + 1, 1), np.uint8))
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1.5, -1, -0.25, 3, 1e30, np.inf, -np.inf])
+def test_what_is_no_number_of_a_row_is_counted(kernels, bad):
+    rows = np.arange(6, dtype=np.uint8).reshape(3, 2)
+    indices = np.array([[0, 2, -0.0], [1, bad, bad]], np.float32)
+    with pytest.raises(ValueError, match="indices must be whole numbers from 0 to 2; 2 are not"):
+        embed_q8(indices, rows)
+    indices[1] = 1
+    bound = embed_q8.bind(indices, rows)
+    assert_array_equal(bound(), rows[[[0, 2, 0], [1, 1, 1]]])
+    indices[0, 1] = bad
+    with pytest.raises(ValueError, match="; 1 are not"):
+        bound()
+
+
+@pytest.mark.parametrize(
+    ("indices", "rows", "error", "message"),
+    [
+        (["a"], np.zeros((2, 2), np.uint8), TypeError, "indices must hold real numbers"),
+        ([True], np.zeros((2, 2), np.uint8), TypeError, "indices must hold real numbers"),
+        ([0], np.zeros(2, np.uint8), ValueError, "rows must have 2 dimensions"),
+        ([0], np.zeros((2, 2)), TypeError, "rows must be int8 or uint8"),
+        ([0], np.zeros((0, 2), np.uint8), ValueError, "rows must be 1 to 16777216"),
+    ],
+)
+def test_rows_and_indices_that_do_not_fit(indices, rows, error, message):
+    out = np.full((1, 2), 77, np.uint8)
+    with pytest.raises(error, match=message):
+        embed_q8(indices, rows, out=out)
+    assert np.all(out == 77)

@@ -8,8 +8,8 @@
 """
 
 from qcy.nn.layers.activations import (
-    GELU, GELUQuantized, ReLU, ReLU6, ReLU6Quantized, ReLUQuantized, Sigmoid, SigmoidQuantized, Softmax,
-    SoftmaxQuantized, Tanh, TanhQuantized,
+    GELU, GELUQuantized, ReLU, ReLU6, ReLU6Quantized, ReLUQuantized, Sigmoid, SigmoidQuantized,
+    Softmax, SoftmaxQuantized, Tanh, TanhQuantized,
 )
 from qcy.nn.layers.adaptive import AdaptiveLayer
 from qcy.nn.layers.attention import Attention, AttentionQuantized
@@ -29,13 +29,13 @@ from qcy.nn.layers.shape import (
 )
 
 __all__ = [
-    "AdaptiveLayer", "Add", "AddQuantized", "Attention", "AttentionQuantized", "AvgPool2D",
-    "AvgPool2DQuantized", "BatchNorm", "BatchNormQuantized", "Concat", "ConcatQuantized",
-    "Conv2D", "Conv2DQuantized", "ConvTranspose2D", "ConvTranspose2DQuantized", "Dense",
-    "DenseDynamic", "DenseQuantized", "Dropout", "DropoutQuantized", "Embedding",
-    "EmbeddingQuantized", "Flatten", "FlattenQuantized", "GELU", "GELUQuantized",
-    "GlobalAvgPool2D", "GlobalAvgPool2DQuantized", "Identity", "IdentityQuantized", "Layer",
-    "LayerNorm", "LayerNormQuantized", "MaxPool2D", "MaxPool2DQuantized", "QuantizedLayer",
-    "ReLU", "ReLU6", "ReLU6Quantized", "ReLUQuantized", "Reshape", "ReshapeQuantized",
-    "Sigmoid", "SigmoidQuantized", "Softmax", "SoftmaxQuantized", "Tanh", "TanhQuantized",
+    "GELU", "AdaptiveLayer", "Add", "AddQuantized", "Attention", "AttentionQuantized", "AvgPool2D",
+    "AvgPool2DQuantized", "BatchNorm", "BatchNormQuantized", "Concat", "ConcatQuantized", "Conv2D",
+    "Conv2DQuantized", "ConvTranspose2D", "ConvTranspose2DQuantized", "Dense", "DenseDynamic",
+    "DenseQuantized", "Dropout", "DropoutQuantized", "Embedding", "EmbeddingQuantized", "Flatten",
+    "FlattenQuantized", "GELUQuantized", "GlobalAvgPool2D", "GlobalAvgPool2DQuantized", "Identity",
+    "IdentityQuantized", "Layer", "LayerNorm", "LayerNormQuantized", "MaxPool2D",
+    "MaxPool2DQuantized", "QuantizedLayer", "ReLU", "ReLU6", "ReLU6Quantized", "ReLUQuantized",
+    "Reshape", "ReshapeQuantized", "Sigmoid", "SigmoidQuantized", "Softmax", "SoftmaxQuantized",
+    "Tanh", "TanhQuantized",
 ]

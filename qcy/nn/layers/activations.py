@@ -165,7 +165,9 @@ class GELU(Layer):
     """
 
     def _forward(self, x):
-        return (x * _normal_below(x.astype(np.float64))).astype(np.float32)
+        # Far below, where float32 is at -0, it stays there: -infinity has no product with 0.
+        x = np.maximum(x.astype(np.float64), -40)
+        return (x * _normal_below(x)).astype(np.float32)
 
     def quantized(self, in_params, out_params):
         """Return a `GELUQuantized`."""

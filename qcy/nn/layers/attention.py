@@ -3,16 +3,16 @@
 import numpy as np
 
 from qcy import _validate, primitive
-from qcy.nn.layers.base import Layer, QuantizedLayer
+from qcy.nn.layers.base import Layer, QuantizedLayer, activation_clamp
 from qcy.primitive.attention import attention_sizes
 
 
 class Attention(Layer):
     """``softmax(q @ k.T * score_scale) @ v`` for each head.
 
-    Takes three inputs: queries (..., S, n_heads * D), keys (..., T, n_heads * D) and values
-    (..., T, n_heads * W), in which the heads lie side by side. The products that make them, and
-    the one that mixes the heads afterwards, are layers of their own: `Dense`.
+    Takes three inputs: queries (N, S, n_heads * D), keys (N, T, n_heads * D) and values
+    (N, T, n_heads * W), in which the heads lie side by side; or all three without N. The products
+    that make them, and the one that mixes the heads afterwards, are layers of their own: `Dense`.
 
     Parameters
     ----------
@@ -41,9 +41,12 @@ class Attention(Layer):
         self.score_scale = score_scale
 
     def _forward(self, q, k, v):
-        shape, (n_batch, *_, depth, _) = attention_sizes(q.shape, k.shape, v.shape, self.n_heads)
+        _check_axes(q, k, v)
+        shape, sizes = attention_sizes(q.shape, k.shape, v.shape, self.n_heads)
+        n_batch, _, _, _, depth, width = sizes
         q, k, v = (
-            x.reshape(n_batch, x.shape[-2], self.n_heads, -1).swapaxes(1, 2) for x in (q, k, v)
+            x.reshape(n_batch, x.shape[-2], self.n_heads, n).swapaxes(1, 2)
+            for x, n in ((q, depth), (k, depth), (v, width))
         )
         scale = depth**-0.5 if self.score_scale is None else self.score_scale
         scores = q @ k.swapaxes(-1, -2) * np.float32(scale)
@@ -74,13 +77,23 @@ class AttentionQuantized(QuantizedLayer):
         super().__init__(in_params, out_params)
         plain = Attention(n_heads, score_scale=score_scale)
         self.n_heads, self.score_scale = plain.n_heads, plain.score_scale
+        self._clamp = activation_clamp(None, out_params)
 
     def forward_codes(self, q, k, v, out=None):
         """Compute the layer on plain arrays of codes."""
+        _check_axes(q, k, v)
         of_q, of_k, of_v = self.in_params
         return primitive.attention_q8(
             q, k, v, n_heads=self.n_heads, q_scale=of_q.scale, k_scale=of_k.scale,
             v_scale=of_v.scale, out_scale=self.out_params.scale, q_zero_point=of_q.zero_point,
             v_zero_point=of_v.zero_point, out_zero_point=self.out_params.zero_point,
-            score_scale=self.score_scale, out_dtype=self.out_params.dtype, out=out,
+            score_scale=self.score_scale, out_dtype=self.out_params.dtype, clamp=self._clamp,
+            out=out,
         )
+
+
+def _check_axes(*inputs):
+    """Check the number of axes. Four are an image, whose last axis depends on its layout."""
+    for name, x in zip("qkv", inputs, strict=True):
+        if x.ndim > 3:
+            raise ValueError(f"{name} must have 2 or 3 dimensions, got shape {x.shape}")

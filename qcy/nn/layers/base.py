@@ -28,6 +28,8 @@ class Layer:
     N_INPUTS = 1
     #: Whether the output's codes mean what the input's mean: the twin keeps its parameters.
     KEEPS_PARAMS = False
+    #: Whether the inputs are numbers that no layer, in float or in 8 bits, takes as codes: indices.
+    TAKES_REALS = False
 
     def __setattr__(self, name, value):
         if name in self.__dict__:
@@ -129,8 +131,6 @@ class QuantizedLayer(Layer):
     """
 
     SETTINGS = ("in_params", "out_params")
-    #: Whether the inputs are numbers and not codes: indices.
-    TAKES_REALS = False
 
     def __init__(self, in_params, out_params):
         several = isinstance(in_params, (tuple, list))

@@ -7,7 +7,6 @@ from qcy.nn.layers.base import ACTIVATIONS, Layer, QuantizedLayer, activate, act
 from qcy.nn.layers.weights import (
     WEIGHT_SCHEME, channel_array, check_multipliers, float_array, quantize_weight,
 )
-
 from qcy.tensor.quantization import QuantizationParams
 
 
@@ -58,7 +57,13 @@ class Dense(Layer):
         )
 
     def dynamic(self, weight_scheme=WEIGHT_SCHEME):
-        """Return a `DenseDynamic`: int8 weights, and no need to know the inputs beforehand."""
+        """Return a `DenseDynamic`: int8 weights, and no need to know the inputs beforehand.
+
+        Parameters
+        ----------
+        weight_scheme : QuantizationScheme, default ``SYMMETRIC | PER_CHANNEL``
+            A symmetric one.
+        """
         if not weight_scheme.is_symmetric:
             raise ValueError(f"weight_scheme must be symmetric, got {weight_scheme}")
         axis = 1 if weight_scheme.is_per_channel else None
@@ -89,16 +94,17 @@ class DenseDynamic(Layer):
 
     Examples
     --------
-    >>> layer = Dense([[1.0], [-0.5]]).dynamic()
-    >>> layer([[1.0, 0.5], [100.0, 50.0]]).round(1)
-    array([[ 0.8],
-           [75. ]], dtype=float32)
+    >>> layer = Dense([[1.27], [-0.64]]).dynamic()
+    >>> layer([[1.0, 0.0], [1000.0, 1000.0]]).round(2)     # as well as if each came alone
+    array([[  1.27],
+           [630.  ]], dtype=float32)
     """
 
     SETTINGS = ("activation",)
     ARRAYS = ("weight", "weight_scale", "bias")
 
     def __init__(self, weight, weight_scale, bias=None, *, activation=None):
+        weight_scale = _validate.scale("weight_scale", weight_scale)
         self._packed = primitive.pack_q8(weight, b_scale=weight_scale)
         if self._packed.dtype != np.int8:
             raise TypeError(f"weight must be int8, got {self._packed.dtype}")

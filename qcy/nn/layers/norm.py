@@ -1,4 +1,4 @@
-"""Batch normalization as it stands at inference, and layer normalization; in float and in 8 bits."""
+"""Normalization, of channels by constants and of rows by themselves, in float and in 8 bits."""
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from qcy.nn.layers.base import (
 from qcy.nn.layers.weights import (
     channel_array, check_multipliers, float_array, quantize_weight,
 )
+from qcy.primitive.norm import MOST_FEATURES, in_steps
 
 
 class BatchNorm(Layer):
@@ -133,7 +134,7 @@ class LayerNorm(Layer):
     Raises
     ------
     TypeError, ValueError
-        If lengths differ, a value is not finite, or epsilon is negative.
+        If lengths differ or are 0, a value is not finite, or epsilon is negative.
 
     References
     ----------
@@ -150,6 +151,8 @@ class LayerNorm(Layer):
 
     def __init__(self, gamma, beta, *, epsilon=1e-5):
         self.gamma = float_array("gamma", gamma, 1)
+        if not self.gamma.size:
+            raise ValueError("gamma must have at least 1 feature, got none")
         self.beta = channel_array("beta", beta, self.gamma.size)
         self.epsilon = _validate.real("epsilon", epsilon)
         if not self.epsilon >= 0:
@@ -157,7 +160,8 @@ class LayerNorm(Layer):
 
     def _forward(self, x):
         _check_features(x, self.gamma.size)
-        centred = x - x.mean(axis=-1, keepdims=True)
+        # In float64, so that the mean of equal numbers is that number.
+        centred = x - x.mean(axis=-1, keepdims=True, dtype=np.float64).astype(np.float32)
         spread = np.square(centred).mean(axis=-1, keepdims=True) + np.float32(self.epsilon)
         # Where all are equal and epsilon is 0, they are at the mean.
         root = np.sqrt(spread, where=spread > 0, out=np.ones_like(spread))
@@ -171,7 +175,7 @@ class LayerNorm(Layer):
 
 
 class LayerNormQuantized(QuantizedLayer):
-    """8-bit `LayerNorm`: exact integer sums, four roundings to float32, one to codes, equation (24).
+    """8-bit `LayerNorm`: exact integer sums, a handful of roundings to float32, equation (24).
 
     Parameters
     ----------
@@ -187,6 +191,12 @@ class LayerNormQuantized(QuantizedLayer):
         super().__init__(in_params, out_params)
         plain = LayerNorm(gamma, beta, epsilon=epsilon)
         self.gamma, self.beta, self.epsilon = plain.gamma, plain.beta, plain.epsilon
+        if self.gamma.size > MOST_FEATURES:
+            raise ValueError(
+                f"gamma must have at most {MOST_FEATURES} features, got {self.gamma.size}"
+            )
+        in_steps(self.gamma, self.beta, self.gamma.size, out_params.scale)
+        self._clamp = activation_clamp(None, out_params)
 
     def forward_codes(self, x, out=None):
         """Compute the layer on plain arrays of codes."""
@@ -194,7 +204,7 @@ class LayerNormQuantized(QuantizedLayer):
         return primitive.layer_norm_q8(
             x, self.gamma, self.beta, scale=self.in_params[0].scale,
             out_scale=self.out_params.scale, out_zero_point=self.out_params.zero_point,
-            epsilon=self.epsilon, out_dtype=self.out_params.dtype, out=out,
+            epsilon=self.epsilon, out_dtype=self.out_params.dtype, clamp=self._clamp, out=out,
         )
 
 
