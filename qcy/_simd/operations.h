@@ -8,7 +8,8 @@
  *   lookup      each code replaced by its entry in a table of 256
  *
  * and the loads, stores, conversions and arithmetic between them. Every instruction set gets the
- * same names: the plain-C twin stands here, the others in operations_x86.h and operations_arm.h.
+ * same names: the plain-C twin stands here, the others in operations_x86.h, operations_avx512.h and
+ * operations_arm.h.
  * setup.py defines one QCY_ISA_...; the compiler's own macros are not asked, since MSVC has none
  * for VNNI.
  *
