@@ -12,7 +12,7 @@
 
 #define QCY_PANEL (QCY_LANES * QCY_VECTORS)     /* columns of the widest panel */
 #define QCY_ROWS_MAX 8                         /* rows of the tallest tile, for narrow panels */
-#define QCY_AHEAD 4096                          /* bytes of weights fetched ahead of a single row */
+#define QCY_AHEAD 16384                         /* bytes of weights fetched ahead of a single row */
 
 typedef struct {
     ptrdiff_t n_taps;
@@ -216,8 +216,9 @@ QCY_INLINE void qcy_tile_body(
                 QCY_UNROLL
                 for (v = 0; v < vectors; v++) {
                     right[v] = qcy_rhs_load(b + v * QCY_LANES * QCY_GROUP);
-                    if (n_rows <= 2) qcy_prefetch(b + v * QCY_LANES * QCY_GROUP + QCY_AHEAD);
                 }
+                /* A line of the weights of a step: the machine finds the others by itself. */
+                if (n_rows <= 2) qcy_prefetch(b + QCY_AHEAD);
                 QCY_UNROLL
                 for (r = 0; r < n_rows; r++) {
                     const qcy_lhs left = qcy_lhs_word(qcy_load32(a[r] + k));
