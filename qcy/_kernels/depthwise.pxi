@@ -33,7 +33,7 @@ cdef extern from "windows.h":
     ) noexcept nogil
 
 cdef enum:
-    DEPTHWISE_FEWEST = 524288   # below it, waking threads costs more than they save
+    DEPTHWISE_FEWEST = 262144   # below it, waking threads costs more than they save
 
 
 cdef struct depthwise_t:

@@ -33,7 +33,7 @@ cdef extern from "elementwise.h":
 
 cdef enum:
     CHUNK = 16384           # elements that a thread takes at a time
-    FEWEST = 131072         # elements below which waking threads costs more than they save
+    FEWEST = 65536          # elements below which waking threads costs more than they save
 
 ctypedef enum operation_t:
     ADD
