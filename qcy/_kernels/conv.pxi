@@ -50,7 +50,7 @@ cdef enum:
     CONV_BLOCK_BYTES = 131072   # of images or windows that a task copies, or reads, at a time
     MOST_PIXELS = 120           # of a DIRECT block: their pointers stay in the first-level cache
     FEW_CHANNELS = 64           # up to here a tap of one cell is too short
-    CONV_FEWEST = 262144       # below it, waking threads costs more than they save
+    CONV_FEWEST = 262144        # below it, waking threads costs more than they save
 
 
 cdef struct conv_t:

@@ -21,7 +21,7 @@ cdef extern from "elementwise.h":
 
 cdef enum:
     GEMM_BLOCK_BYTES = 262144       # of A that stay in the second-level cache while B streams past
-    GEMM_FEWEST = 262144           # below it, waking threads costs more than they save
+    GEMM_FEWEST = 262144            # below it, waking threads costs more than they save
     TASKS_PER_THREAD = 8
     ROWS_AT_ONCE = 8                # whose parameters are computed together
     FINE_TILES = WHOLE_TILES // 2   # rows of a task are a multiple of it

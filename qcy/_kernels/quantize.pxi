@@ -35,7 +35,7 @@ cdef extern from "elementwise.h":
 
 cdef enum:
     CONVERT_CHUNK = 16384   # elements that a thread takes at a time
-    CONVERT_FEWEST = 65536    # elements below which waking threads costs more than they save
+    CONVERT_FEWEST = 65536     # elements below which waking threads costs more than they save
     TFLITE = 1              # rounding rules other than half to even
 
 
