@@ -49,8 +49,8 @@ cdef enum:
     LEFT_BYTES = 4 // QCY_GROUP
 
 
-# Some rows of the left operand: evenly spaced; or each by itself, its taps evenly spaced; or each tap
-# of each row by itself.
+# Some rows of the left operand: evenly spaced; or each by itself, its taps evenly spaced; or each
+# tap of each row by itself.
 cdef struct rows_t:
     const uint8_t* first
     Py_ssize_t stride           # bytes

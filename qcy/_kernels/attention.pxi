@@ -73,7 +73,9 @@ cdef inline Py_ssize_t _blocks(Py_ssize_t n) noexcept nogil:
     return (n + QCY_BLOCK - 1) // QCY_BLOCK * QCY_BLOCK
 
 
-cdef Py_ssize_t _plan_attention(const attention_t* run, uint8_t* start, scratch_t* scratch) noexcept nogil:
+cdef Py_ssize_t _plan_attention(
+    const attention_t* run, uint8_t* start, scratch_t* scratch
+) noexcept nogil:
     """Lay out the scratch memory of a thread from `start`, and return its size."""
     cdef Py_ssize_t size = 0, keys = _blocks(run.n_keys), width = _blocks(run.width)
     scratch.keys = <int8_t*> start

@@ -65,7 +65,7 @@ cdef struct conv_t:
     Py_ssize_t n_images
     Py_ssize_t n_groups
     Py_ssize_t depth            # channels of a group
-    Py_ssize_t row_depth        # numbers of a kernel row of one group, filled up unless packed whole
+    Py_ssize_t row_depth        # numbers of a kernel row of one group, filled up if not whole
     Py_ssize_t window_depth     # of all kernel rows of one group, filled up
     # What one run adds:
     uint8_t** memories
