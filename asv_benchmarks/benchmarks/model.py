@@ -56,6 +56,7 @@ class Networks:
 
     params = [
         "mlp 1", "mlp 32", "mlp 256", "lenet 1", "lenet 32", "resnet18 1", "mobilenetv2 1",
+        "encoder 1",
     ]
     param_names = ["network and batch"]
     timeout = 300       # of the cache too

@@ -3,7 +3,8 @@
 import numpy as np
 
 from qcy.nn import (
-    Add, Conv2D, Dense, Flatten, GlobalAvgPool2D, MaxPool2D, Model, ReLU, ReLU6,
+    GELU, Add, Attention, Conv2D, Dense, Flatten, GlobalAvgPool2D, LayerNorm, MaxPool2D, Model,
+    ReLU, ReLU6,
 )
 
 
@@ -102,8 +103,22 @@ def mobilenetv2():
     return Model(b.nodes)
 
 
+def encoder():
+    """Six layers of a small transformer: 384 features, 12 heads."""
+    b = Builder()
+    b.channels["input"] = 384
+    x = "input"
+    for _ in range(6):
+        heads = [b.dense(x, 384, 384) for _ in range(3)]
+        y = b.dense(b.add(Attention(12), *heads), 384, 384)
+        x = b.add(LayerNorm(np.ones(384), np.zeros(384)), b.add(Add(), x, y))
+        y = b.dense(b.dense(x, 384, 1536, GELU), 1536, 384)
+        x = b.add(LayerNorm(np.ones(384), np.zeros(384)), b.add(Add(), x, y))
+    return Model(b.nodes)
+
+
 #: Each with the shape of one sample.
 NETWORKS = {
     "mlp": (mlp, (784,)), "lenet": (lenet, (28, 28, 1)), "resnet18": (resnet18, (224, 224, 3)),
-    "mobilenetv2": (mobilenetv2, (224, 224, 3)),
+    "mobilenetv2": (mobilenetv2, (224, 224, 3)), "encoder": (encoder, (128, 384)),
 }
