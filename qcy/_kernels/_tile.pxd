@@ -39,6 +39,7 @@ cdef extern from "microkernel.h":
         uint8_t high
         uint8_t flip
         uint8_t is_wild
+        uint8_t is_far
     ctypedef void (*qcy_tile_function)(const uint8_t** rows, const qcy_tile* tile) noexcept nogil
     qcy_tile_function qcy_tile_for(int vectors, Py_ssize_t n_rows, int* height) noexcept nogil
 
@@ -47,6 +48,8 @@ cdef enum:
     WHOLE_TILES = 24
     # Bytes of one number of the left operand, as tiles read it.
     LEFT_BYTES = 4 // QCY_GROUP
+    # Bytes of weights from which a single row fetches them ahead: about the second-level cache.
+    FAR_BYTES = 1572864
 
 
 # Some rows of the left operand: evenly spaced; or each by itself, its taps evenly spaced; or each
@@ -146,6 +149,7 @@ cdef inline void multiply_rows(
     tile.high = product.high
     tile.flip = product.flip
     tile.is_wild = product.is_wild
+    tile.is_far = panel_bytes * n_panels(product.n_cols) > FAR_BYTES
     for panel in range(first_panel, last_panel):
         column = panel * QCY_PANEL
         tile.panel = product.panels + panel * panel_bytes

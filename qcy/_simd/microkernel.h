@@ -36,6 +36,7 @@ typedef struct {
     uint8_t low, high;          /* output clamp, as uint8 */
     uint8_t flip;               /* 0x80 makes uint8 codes int8 */
     uint8_t is_wild;            /* sums times multiplier may pass 2^31 */
+    uint8_t is_far;             /* the weights do not fit the second-level cache */
 } qcy_tile;
 
 /* Pointers to rows, and to their taps unless these lie evenly. */
@@ -160,6 +161,7 @@ QCY_INLINE void qcy_tile_body(
     const ptrdiff_t step = (ptrdiff_t)vectors * QCY_LANES * QCY_GROUP;
     const ptrdiff_t n_taps = tile->n_taps, depth = tile->depth;
     const ptrdiff_t whole = depth & ~(ptrdiff_t)3, rest = depth & 3;
+    const int is_far = tile->is_far;
     const int8_t *b = tile->panel;
     qcy_sums acc[QCY_ROWS_MAX][QCY_VECTORS];
     ptrdiff_t tap, k;
@@ -217,8 +219,8 @@ QCY_INLINE void qcy_tile_body(
                 for (v = 0; v < vectors; v++) {
                     right[v] = qcy_rhs_load(b + v * QCY_LANES * QCY_GROUP);
                 }
-                /* A line of the weights of a step: the machine finds the others by itself. */
-                if (n_rows <= 2) qcy_prefetch(b + QCY_AHEAD);
+                /* One line of the weights of a step: the machine finds the others by itself. */
+                if (n_rows <= 2 && is_far) qcy_prefetch(b + QCY_AHEAD);
                 QCY_UNROLL
                 for (r = 0; r < n_rows; r++) {
                     const qcy_lhs left = qcy_lhs_word(qcy_load32(a[r] + k));

@@ -111,7 +111,8 @@ class PackedWeights:
         if self.groups is None:
             return [codes[None, None]]
         if self.is_whole:
-            return [codes.reshape(*codes.shape[:2], 1, -1).transpose(2, 3, 1, 0)]
+            n_out, depth, height, width = codes.shape
+            return [codes.reshape(n_out, depth, 1, height * width).transpose(2, 3, 1, 0)]
         return [group.transpose(2, 3, 1, 0) for group in np.split(codes, self.groups)]
 
     @property
