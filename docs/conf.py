@@ -26,7 +26,7 @@ extensions = [
     "sphinx.ext.doctest",
     "numpydoc",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "performance/summary.md"]      # which another page includes
 default_role = "py:obj"         # `name` in a docstring is a link if there is such a name
 myst_heading_anchors = 3        # headings can be linked to, as on any viewer of Markdown
 

@@ -1,4 +1,4 @@
-"""Tables of what the harness measured: one page for each run, and the medians of all runs.
+"""Tables of what the harness measured: one page for each run, the medians of all, and a summary.
 
     python asv_benchmarks/peers/tables.py docs/performance run1.json run2.json ...
 
@@ -86,6 +86,35 @@ def tables(runs, threads):
         yield ""
 
 
+def summary(by_threads):
+    """Yield lines of Markdown: qcy beside the best other runtime, at each number of threads."""
+    counts = sorted(by_threads, key=int)
+    heads = [f"{n} thread{'s' if n != '1' else ''}: best other | qcy | ratio" for n in counts]
+    yield "| | " + " | ".join(heads) + " | promised for 1 |"
+    yield "|---|" + "---|" * (3 * len(counts) + 1)
+    for name in next(iter(by_threads.values()))[0]["cases"]:
+        cells = []
+        for n in counts:
+            found = [
+                times for run in by_threads[n] if name in run["cases"]
+                for times in [fastest(run["cases"][name]["runs"].get(n, {}))]
+                if "qcy" in times and len(times) > 1
+            ]
+            if not found:
+                cells += ["", "", ""]
+                continue
+            others = {p for times in found for p in times} - {"qcy"}
+            best = min(others, key=lambda p: statistics.median(t.get(p, 1e12) for t in found))
+            ratio = statistics.median(
+                min(t[p] for p in t if p != "qcy") / t["qcy"] for t in found
+            )
+            cells += [
+                f"{NAMES[best]} {number(statistics.median(t[best] for t in found if best in t))}",
+                number(statistics.median(t["qcy"] for t in found)), f"{ratio:.2f}",
+            ]
+        yield f"| {name} | {' | '.join(cells)} | {PROMISED.get(name, '')} |"
+
+
 def number(us):
     """Return microseconds as people write them."""
     return f"{us:.1f}" if us < 100 else f"{us:,.0f}"
@@ -102,12 +131,13 @@ def about(run):
 
 
 def main(folder, *paths):
-    """Write ``run-N.md`` for each run and ``median.md``."""
+    """Write ``run-T-N.md`` for each run on T threads, ``median-T.md`` and ``summary.md``."""
     runs = [json.loads(Path(path).read_text()) for path in paths]
     by_threads = {}
     for run in runs:
         threads = max(next(iter(run["cases"].values()))["runs"], key=int)
         by_threads.setdefault(threads, []).append(run)
+    Path(folder, "summary.md").write_text("\n".join(summary(by_threads)) + "\n")
     for threads, group in by_threads.items():
         many = f"{threads} thread" + ("s" if threads != "1" else "")
         pages = {f"median-{threads}": group}

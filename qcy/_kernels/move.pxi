@@ -135,7 +135,8 @@ cdef long _run_take(const void* args, uint8_t** memories, int n_threads) noexcep
             n_bad += row != index[i]
         else:
             n_bad += 1
-        memcpy(out + i * p.n_bytes, p.rows + row * p.n_bytes, p.n_bytes)
+        if p.n_bytes > 0:                   # else there may be no address
+            memcpy(out + i * p.n_bytes, p.rows + row * p.n_bytes, p.n_bytes)
     return n_bad
 
 
