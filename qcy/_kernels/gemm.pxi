@@ -191,6 +191,8 @@ cdef long _run_gemm(const void* args, uint8_t** memories, int n_threads) noexcep
             gemm.n_row_tasks = (gemm.n_rows + gemm.rows_per_task - 1) // gemm.rows_per_task
             n_tasks = gemm.n_row_tasks
         else:
+            if gemm.is_copied or gemm.is_real:
+                n_tasks = 2 * n_threads
             gemm.panels_per_task = (panels + n_tasks - 1) // n_tasks
             n_tasks = (panels + gemm.panels_per_task - 1) // gemm.panels_per_task
     parallel_for(_gemm_task, &gemm, n_tasks, n_threads)
