@@ -4,7 +4,8 @@
 
 Each file holds one run, at any number of threads. A runtime's time is that of its fastest 8-bit
 form; a form whose results are more than twice as far from float32 as the most exact one's did not
-do the same work (sums that saturate, another padding), and is left out.
+do the same work (sums that saturate, another padding), and is left out. ncnn's 3x3 convolutions are
+Winograd's, whose sums can overflow: they are shown, and take no part in ratios.
 """
 
 import json
@@ -55,6 +56,11 @@ def fastest(run):
     return times
 
 
+def others(name, times):
+    """Return the runtimes that a ratio compares with."""
+    return [p for p in times if p != "qcy" and not (p == "ncnn" and name.startswith("conv_3x3"))]
+
+
 def tables(runs, threads):
     """Yield lines of Markdown: medians over runs of times, and of ratios within each run."""
     cases = runs[0]["cases"]
@@ -70,8 +76,8 @@ def tables(runs, threads):
             found = [fastest(run["cases"][name]["runs"].get(threads, {})) for run in runs
                      if name in run["cases"]]
             ratios = [
-                min(times[p] for p in times if p != "qcy") / times["qcy"]
-                for times in found if "qcy" in times and len(times) > 1
+                min(times[p] for p in others(name, times)) / times["qcy"]
+                for times in found if "qcy" in times and others(name, times)
             ]
             cells = [
                 number(statistics.median(t[p] for t in found if p in t))
@@ -98,15 +104,15 @@ def summary(by_threads):
             found = [
                 times for run in by_threads[n] if name in run["cases"]
                 for times in [fastest(run["cases"][name]["runs"].get(n, {}))]
-                if "qcy" in times and len(times) > 1
+                if "qcy" in times and others(name, times)
             ]
             if not found:
                 cells += ["", "", ""]
                 continue
-            others = {p for times in found for p in times} - {"qcy"}
-            best = min(others, key=lambda p: statistics.median(t.get(p, 1e12) for t in found))
+            rest = {p for times in found for p in others(name, times)}
+            best = min(rest, key=lambda p: statistics.median(t.get(p, 1e12) for t in found))
             ratio = statistics.median(
-                min(t[p] for p in t if p != "qcy") / t["qcy"] for t in found
+                min(t[p] for p in others(name, t)) / t["qcy"] for t in found
             )
             cells += [
                 f"{NAMES[best]} {number(statistics.median(t[best] for t in found if best in t))}",
