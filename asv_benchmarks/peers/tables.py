@@ -67,7 +67,7 @@ def tables(runs, threads):
     peers = [p for p in NAMES if any(p in fastest(c["runs"].get(threads, {}))
                                      for c in cases.values())]
     for family, title in FAMILIES.items():
-        yield f"### {title}\n"
+        yield f"## {title}\n"
         yield "| | " + " | ".join(NAMES[p] for p in peers) + " | ratio | promised |"
         yield "|---|" + "---|" * (len(peers) + 2)
         for name, case in cases.items():
