@@ -210,7 +210,9 @@ def _rebuild(cls, parts):
 
 def to_codes(reals, params):
     """Quantize a plain array."""
-    codes = primitive.quantize_q8(reals, params.scale, params.zero_point, dtype=params.dtype)
+    codes = primitive.quantize_q8(
+        reals, params.scale, params.zero_point, axis=params.axis, dtype=params.dtype
+    )
     return np.maximum(codes, params.qmin, out=codes) if params.narrow_range else codes
 
 

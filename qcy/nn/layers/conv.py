@@ -7,7 +7,7 @@ from qcy.nn.layers.base import (
     ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp,
 )
 from qcy.nn.layers.weights import (
-    WEIGHT_SCHEME, channel_array, check_multipliers, float_array, quantize_weight,
+    WEIGHT_SCHEME, PackedProduct, channel_array, check_multipliers, float_array, quantize_weight,
 )
 from qcy.primitive.windows import Window, from_nhwc, split_shape, to_nhwc
 
@@ -124,7 +124,7 @@ class Conv2D(Layer):
         )
 
 
-class Conv2DQuantized(QuantizedLayer):
+class Conv2DQuantized(PackedProduct, QuantizedLayer):
     """8-bit `Conv2D`: exact int32 sums, int32 bias, one rounding at the end.
 
     Parameters
@@ -157,27 +157,6 @@ class Conv2DQuantized(QuantizedLayer):
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
         check_multipliers(self.in_params[0], out_params, self._packed.scale)
         self._clamp = activation_clamp(activation, out_params)
-
-    @property
-    def weight(self):
-        """(O, C / groups, KH, KW) int8 codes."""
-        return self._packed.codes
-
-    @property
-    def weight_scale(self):
-        """Real size of one weight step: float32, 0-d or (O,)."""
-        return self._packed.scale
-
-    @property
-    def weight_zero_point(self):
-        """(O,) int32, or one 0 if all are 0."""
-        zero = self._packed.zero_point
-        return zero if zero.any() else np.zeros((), np.int32)
-
-    @property
-    def bias(self):
-        """(O,) int32, or None."""
-        return self._packed.bias
 
     def forward_codes(self, x, out=None):
         """Compute the layer on plain arrays of codes."""
@@ -287,7 +266,7 @@ class ConvTranspose2D(Layer):
         )
 
 
-class ConvTranspose2DQuantized(QuantizedLayer):
+class ConvTranspose2DQuantized(PackedProduct, QuantizedLayer):
     """8-bit `ConvTranspose2D`: int32 sums over all taps, then one rounding, equation (23).
 
     Parameters
@@ -321,11 +300,6 @@ class ConvTranspose2DQuantized(QuantizedLayer):
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
         check_multipliers(self.in_params[0], out_params, self.weight_scale)
         self._clamp = activation_clamp(activation, out_params)
-
-    weight = Conv2DQuantized.weight
-    weight_scale = Conv2DQuantized.weight_scale
-    weight_zero_point = Conv2DQuantized.weight_zero_point
-    bias = Conv2DQuantized.bias
 
     def forward_codes(self, x, out=None):
         """Compute the layer on plain arrays of codes."""

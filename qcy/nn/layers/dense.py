@@ -3,9 +3,12 @@
 import numpy as np
 
 from qcy import _validate, primitive
-from qcy.nn.layers.base import ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp
+from qcy.nn.layers.base import (
+    ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp, to_codes,
+)
 from qcy.nn.layers.weights import (
-    WEIGHT_SCHEME, channel_array, check_multipliers, float_array, quantize_weight,
+    WEIGHT_SCHEME, PackedProduct, PackedWeight, channel_array, check_multipliers, float_array,
+    quantize_weight,
 )
 from qcy.tensor.quantization import QuantizationParams
 
@@ -67,20 +70,17 @@ class Dense(Layer):
         if not weight_scheme.is_symmetric:
             raise ValueError(f"weight_scheme must be symmetric, got {weight_scheme}")
         axis = 1 if weight_scheme.is_per_channel else None
+        rows = None if axis is None else 0
         params = QuantizationParams.from_range(
-            self.weight.min(axis=None if axis is None else 0, initial=0),
-            self.weight.max(axis=None if axis is None else 0, initial=0),
-            "int8", weight_scheme, axis,
-        )
-        codes = primitive.quantize_q8(
-            self.weight, params.scale, params.zero_point, axis=axis, dtype="int8"
+            self.weight.min(axis=rows, initial=0), self.weight.max(axis=rows, initial=0), "int8",
+            weight_scheme, axis,
         )
         return DenseDynamic(
-            np.maximum(codes, params.qmin), params.scale, self.bias, activation=self.activation
+            to_codes(self.weight, params), params.scale, self.bias, activation=self.activation
         )
 
 
-class DenseDynamic(Layer):
+class DenseDynamic(PackedWeight, Layer):
     """`Dense` with 8-bit weights, whose input is quantized row by row as it comes, equation (22).
 
     Reals in and out. Each row of the input gets a scale and a zero point of its own, equation (6).
@@ -111,16 +111,6 @@ class DenseDynamic(Layer):
         self.bias = channel_array("bias", bias, self._packed.shape[1])
         self.activation = _validate.choice("activation", activation, ACTIVATIONS)
 
-    @property
-    def weight(self):
-        """(n_in, n_out) int8 codes."""
-        return self._packed.codes
-
-    @property
-    def weight_scale(self):
-        """Real size of one weight step: float32, 0-d or (n_out,)."""
-        return self._packed.scale
-
     def _forward(self, x):
         n_in, n_out = self._packed.shape
         _check_features(x, n_in)
@@ -129,7 +119,7 @@ class DenseDynamic(Layer):
         return activate(y, self.activation).reshape(*x.shape[:-1], n_out)
 
 
-class DenseQuantized(QuantizedLayer):
+class DenseQuantized(PackedProduct, QuantizedLayer):
     """8-bit `Dense`: exact int32 sums, int32 bias, one rounding at the end.
 
     Parameters
@@ -157,27 +147,6 @@ class DenseQuantized(QuantizedLayer):
         )
         check_multipliers(self.in_params[0], out_params, self._packed.scale)
         self._clamp = activation_clamp(activation, out_params)
-
-    @property
-    def weight(self):
-        """(n_in, n_out) int8 codes."""
-        return self._packed.codes
-
-    @property
-    def weight_scale(self):
-        """Real size of one weight step: float32, 0-d or (n_out,)."""
-        return self._packed.scale
-
-    @property
-    def weight_zero_point(self):
-        """(n_out,) int32, or None if all are 0."""
-        zero = self._packed.zero_point
-        return zero if zero.any() else np.zeros((), np.int32)
-
-    @property
-    def bias(self):
-        """(n_out,) int32, or None."""
-        return self._packed.bias
 
     def forward_codes(self, x, out=None, table=None):
         """Compute the layer on plain arrays of codes; `table` is of a layer that follows."""

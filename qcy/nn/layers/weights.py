@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from qcy import _validate, primitive
-from qcy.nn.layers.base import check_params, frozen
+from qcy import _validate
+from qcy.nn.layers.base import check_params, frozen, to_codes
 from qcy.tensor.quantization import QuantizationParams, QuantizationScheme
 
 #: How weights are quantized unless told otherwise.
@@ -16,6 +16,35 @@ MIN_MULTIPLIER = 2.0**-100
 #: The product of an input's and a weight's scale stays above it: from 2**-126 down float32 holds it
 #: ever less exactly, and below 2**-150 not at all. Here it still has ten bits.
 MIN_SCALE_PRODUCT = 2.0**-140
+
+
+class PackedWeight:
+    """The weight of a layer as its constructor takes it, read back from its packed weights."""
+
+    @property
+    def weight(self):
+        """The int8 codes, shaped as they were given."""
+        return self._packed.codes
+
+    @property
+    def weight_scale(self):
+        """Real size of one weight step: float32, 0-d or one per output channel."""
+        return self._packed.scale
+
+
+class PackedProduct(PackedWeight):
+    """The same for a layer whose zero points and int32 bias are packed too."""
+
+    @property
+    def weight_zero_point(self):
+        """One int32 per output channel, or one 0 if all are 0."""
+        zero = self._packed.zero_point
+        return zero if zero.any() else np.zeros((), np.int32)
+
+    @property
+    def bias(self):
+        """One int32 per output channel, or None."""
+        return self._packed.bias
 
 
 def float_array(name, value, ndim=None):
@@ -82,10 +111,7 @@ def quantize_weight(weight, axis, bias, in_params, out_params, scheme=WEIGHT_SCH
             zero = np.clip(np.rint(params.qmin - np.float64(low) / scale), params.qmin, params.qmax)
             zero = zero.astype(np.int32)
         params = QuantizationParams(scale, zero, "int8", axis, params.narrow_range)
-    codes = primitive.quantize_q8(
-        weight, params.scale, params.zero_point, axis=axis, dtype="int8"
-    )
-    np.maximum(codes, params.qmin, out=codes)
+    codes = to_codes(weight, params)
     bias_codes = None
     if bias is not None:
         units = in_scale * np.asarray(params.scale, np.float64)
