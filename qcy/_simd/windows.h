@@ -131,10 +131,13 @@ static void qcy_depthwise_row(
     const uint8_t *const *cells, ptrdiff_t n_out, ptrdiff_t stride, ptrdiff_t dilation,
     const qcy_depthwise *d, uint8_t *out)
 {
-    if (d->x_flip) qcy_depthwise_columns(cells, n_out, stride, dilation, d, 1, 0, out);
-    else if (d->n_groups == 3 && stride == 1 && dilation == 1)
-        qcy_depthwise_columns(cells, n_out, stride, dilation, d, 0, 1, out);
-    else qcy_depthwise_columns(cells, n_out, stride, dilation, d, 0, 0, out);
+    if (d->n_groups == 3 && stride == 1 && dilation == 1) {
+        if (d->x_flip) qcy_depthwise_columns(cells, n_out, 1, 1, d, 1, 1, out);
+        else qcy_depthwise_columns(cells, n_out, 1, 1, d, 0, 1, out);
+    } else {
+        if (d->x_flip) qcy_depthwise_columns(cells, n_out, stride, dilation, d, 1, 0, out);
+        else qcy_depthwise_columns(cells, n_out, stride, dilation, d, 0, 0, out);
+    }
 }
 
 /* One pixel, from groups of any four cells. */
