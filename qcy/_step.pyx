@@ -18,8 +18,10 @@ import numpy as np
 
 from qcy._threads cimport borrow, give_back
 
-#: Kinds of arguments that are no arrays.
-PLAIN = frozenset({int, float, str, tuple, type(None)})
+cdef set _plain = {int, float, str, tuple, type(None)}
+#: Kinds of arguments that are no arrays; asking any other whether it is one takes longer.
+PLAIN = _plain
+cdef object NDARRAY = np.ndarray
 
 
 cdef class Place:
@@ -102,27 +104,25 @@ cdef place_t place_of(object operand, list owners) except *:
     return where
 
 
-cdef bint _overlap(object out, object given) except -1:
-    """Whether two objects share memory, as far as bounds tell."""
-    cdef Py_buffer a, b
+cdef bint _overlap(object out, const Py_buffer* written, object given) except -1:
+    """Whether an operand shares memory with an output, as far as bounds tell."""
+    cdef Py_buffer read
     cdef bint result
-    if not hasattr(type(given), "__array__"):
+    if type(given) is not NDARRAY and not hasattr(type(given), "__array__"):
         return False
     try:
-        PyObject_GetBuffer(given, &b, PyBUF_SIMPLE)
+        PyObject_GetBuffer(given, &read, PyBUF_SIMPLE)
     except (BufferError, ValueError, TypeError):        # not in one piece, or a Tensor
         return np.may_share_memory(out, np.asarray(given))
-    try:
-        PyObject_GetBuffer(out, &a, PyBUF_SIMPLE)
-    except (BufferError, ValueError):
-        PyBuffer_Release(&b)
-        return np.may_share_memory(out, given)
-    result = (
-        a.len > 0 and b.len > 0 and <char*> a.buf < <char*> b.buf + b.len
-        and <char*> b.buf < <char*> a.buf + a.len
-    )
-    PyBuffer_Release(&a)
-    PyBuffer_Release(&b)
+    if written == NULL:
+        result = np.may_share_memory(out, given)
+    else:
+        result = (
+            written.len > 0 and read.len > 0
+            and <char*> written.buf < <char*> read.buf + read.len
+            and <char*> read.buf < <char*> written.buf + written.len
+        )
+    PyBuffer_Release(&read)
     return result
 
 
@@ -134,14 +134,28 @@ def check_apart(out, tuple args not None, dict kwargs=None):
     ValueError
         If it does.
     """
-    if not isinstance(out, np.ndarray):
+    cdef Py_buffer buffer
+    cdef const Py_buffer* written = &buffer
+    cdef bint shared = False
+    if not isinstance(out, NDARRAY):
         return                          # refused elsewhere
-    for value in args:
-        if type(value) not in PLAIN and _overlap(out, value):
-            raise ValueError("out must not overlap an input")
-    for name, value in (kwargs or {}).items():
-        if type(value) not in PLAIN and name != "out" and _overlap(out, value):
-            raise ValueError("out must not overlap an input")
+    try:
+        PyObject_GetBuffer(out, &buffer, PyBUF_SIMPLE)
+    except (BufferError, ValueError):                   # not in one piece: refused elsewhere
+        written = NULL
+    try:
+        for value in args:
+            if type(value) not in _plain:
+                shared = shared or _overlap(out, written, value)
+        if kwargs is not None:
+            for name, value in kwargs.items():
+                if type(value) not in _plain and name != "out":
+                    shared = shared or _overlap(out, written, value)
+    finally:
+        if written != NULL:
+            PyBuffer_Release(&buffer)
+    if shared:
+        raise ValueError("out must not overlap an input")
 
 
 cdef Step new_step(run_t function, const void* args, size_t size, list owners):

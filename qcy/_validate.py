@@ -75,9 +75,11 @@ def same_inner(a, b):
 
 def output(name, out, shape, dtype):
     """Return `out` if it can hold the result as it is, or a new array if it is None."""
-    shape = tuple(shape)
     if out is None:
         return np.empty(shape, dtype)
+    shape = tuple(shape)
+    if type(out) is np.ndarray and out.shape == shape and out.dtype == dtype and out.flags.carray:
+        return out
     if type(out) is Recorder:
         return out.allocate(shape, dtype)
     if type(out) is Place and out.shape == shape and out.dtype == dtype:

@@ -288,11 +288,13 @@ def _product(
 ):
     """Plan a product with output in codes."""
     _validate.same_inner(a.shape, packed.shape)
-    settings = (a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp)
+    settings = (
+        a.dtype.num, a_scale, out_scale, a_zero_point, out_zero_point, out_dtype, rounding, clamp
+    )
     if table is not None:
         table = code_table(table)
-        settings = (*settings, table.dtype, table.tobytes())
-    known = packed.kept(("gemm", a.dtype, settings))
+        settings = (*settings, table.dtype.num, table.tobytes())
+    known = packed.kept(settings)
     if known is not None:               # checked before
         written, flip, right = known
         out = _validate.output("out", out, (a.shape[0], packed.shape[1]), written)
@@ -320,7 +322,7 @@ def _product(
     zero = _validate.code("a_zero_point", a_zero_point, a.dtype) + flip
     entries = None if table is None else by_byte(table, out_dtype).tobytes()
     right = packed.product(zero, (float(a_scale), float(out_scale)), target, entries)
-    packed.keep(("gemm", a.dtype, settings), (written, flip, right))
+    packed.keep(settings, (written, flip, right))
     return packed._kernels.q8.product(a, *a.shape, flip, False, False, right, out), out, None
 
 

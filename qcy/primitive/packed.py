@@ -4,6 +4,7 @@ import numpy as np
 
 from qcy import _kernels, _validate
 from qcy._product import Product
+from qcy._step import PLAIN
 
 #: The largest magnitude an int32 sum may reach, equation (11).
 MAX_SUM = 2**31 - 1
@@ -332,6 +333,9 @@ class PackedWeights:
         groups = "" if self.groups is None else f", groups={self.groups}"
         groups += ", transposed=True" if self.transposed else ""
         return f"PackedWeights(shape={self.shape}, dtype={self.dtype}{groups})"
+
+
+PLAIN.add(PackedWeights)
 
 
 def _aligned(size, alignment=64):
