@@ -169,6 +169,8 @@ def scale(name, value, ndim=None, length=None):
 
 def zero_point(name, value, qmin, qmax, ndim=None, length=None):
     """Return `value` as int32: one zero point (0-d) or one per channel (1-D)."""
+    if type(value) is int and not ndim and qmin <= value <= qmax:       # what it nearly always is
+        return np.array(value, np.int32)
     given = np.asarray(value)
     if given.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers, got {value!r}")
@@ -191,6 +193,8 @@ def zero_points(name, value, dtype, length=None):
 
 def multipliers(multiplier, *scales, place="channel"):
     """Check equation (9): every multiplier is a normal number; name the channel that is not."""
+    if type(multiplier) is np.float32 and MIN_NORMAL <= multiplier < np.inf:
+        return multiplier
     bad = ~(np.isfinite(multiplier) & (multiplier >= MIN_NORMAL))
     if bad.any():
         channel = int(np.flatnonzero(np.atleast_1d(bad))[0])

@@ -47,8 +47,10 @@ def _channels(shape, axis, scale_name, scale, zero_point, dtype):
     zero_point = _validate.zero_point(
         "zero_point", zero_point, *_validate.code_range(dtype), ndim, length
     )
-    n_channels = 1 if axis is None else shape[axis]
-    inner = 1 if axis is None else int(np.prod(shape[axis + 1 :]))
+    if axis is None:
+        return scale.reshape(1), zero_point.reshape(1), 1
+    n_channels = shape[axis]
+    inner = int(np.prod(shape[axis + 1 :]))
     return (
         np.ascontiguousarray(np.broadcast_to(scale, (n_channels,))),
         np.ascontiguousarray(np.broadcast_to(zero_point, (n_channels,))),

@@ -221,5 +221,5 @@ def _output(out, dtype, zero_point, clamp, a, b):
 
 
 def _multiplier(ratio, name, scale, out_scale):
-    _validate.multipliers(np.asarray(ratio, np.float32), (name, scale), ("out_scale", out_scale))
+    _validate.multipliers(np.float32(ratio), (name, scale), ("out_scale", out_scale))
     return float(ratio)
