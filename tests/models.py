@@ -170,10 +170,29 @@ def lonely(rng, layout):
     ], outputs=("id", "drop")), [(3, 6, 6)]
 
 
+def gated(rng, layout):
+    return nn.Model([
+        ("conv", conv(rng, 3, 8, padding=1, layout=layout), "input"),
+        ("mean", nn.GlobalAvgPool2D(layout=layout), "conv"),
+        ("squeeze", conv(rng, 8, 8, kernel=1, layout=layout), "mean"),
+        ("gate", nn.Sigmoid(), "squeeze"),
+        ("scaled", nn.Mul(), ("conv", "gate")),
+        ("deep", conv(rng, 8, 4, kernel=2, layout=layout), "scaled"),
+        ("flat", nn.Flatten(layout=layout), "deep"),
+        ("wide", dense(rng, 4 * 49, 12), "flat"),
+        ("shift", nn.Constant(rng.normal(size=12).astype(np.float32)), ()),
+        ("difference", nn.Sub(), ("wide", "shift")),
+        ("part", nn.Operator("Slice", constants={1: [1], 2: [12], 3: [1], 4: [2]}), "difference"),
+        ("swish", nn.Operator("Swish"), "part"),
+        ("out", dense(rng, 6, 3), "swish"),
+    ]), [(3, 8, 8)]
+
+
 ZOO = {
     f.__name__: f
     for f in (
-        residual, concat, depthwise, transposed, pooling, softmax, two_inputs, transformer, lonely
+        residual, concat, depthwise, transposed, pooling, softmax, two_inputs, transformer, lonely,
+        gated,
     )
 }
 

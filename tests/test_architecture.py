@@ -17,9 +17,9 @@ FLOORS = [
     r"_kernels",
     r"primitive|_info",
     r"tensor",
-    r"nn\.(layers|model|quantized_model|context|storage|fusion|program|profile)",
+    r"nn\.(layers|operators|layouts|graph|model|quantized_model|context|storage|fusion|program|profile)",
     r"nn\.(observer|histogram|calibration)",
-    r"nn\.(quantize|compare|report|_svg|progress|onnx)|cli|demo|bench(_\w+)?|__main__|data",
+    r"nn\.(quantize|selection|configs|compare|report|_svg|progress|onnx)|cli|demo|bench(_\w+)?|__main__|data",
 ]
 #: Who may touch the kernels, besides themselves.
 NEAR_KERNELS = ("primitive", "_program", "tensor", "_info", "_threads")

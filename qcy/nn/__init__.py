@@ -1,7 +1,10 @@
 """Neural networks: layers, models, and the way from float to 8 bits.
 
     layers/             every layer in float and in 8 bits
-    model.py            Model, Sequential: graphs of named layers, float32
+    graph.py            Graph, Node: named layers and what flows between them
+    model.py            Model, Sequential: float models
+    operators/          operators of ONNX on plain arrays
+    onnx/               ONNX files in and out
     quantized_model.py  QuantizedModel: the same graph in integers
     observer.py         what range do the numbers have? streaming, mergeable
     calibration.py      Calibrator: data through a model, observers beside it
@@ -16,6 +19,7 @@
 from importlib import import_module
 
 from qcy.nn.context import Cancelled, Context
+from qcy.nn.graph import Node, TensorType
 from qcy.nn.layers import *  # noqa: F403
 from qcy.nn.layers import __all__ as _layers
 from qcy.nn.model import Model, Sequential
@@ -23,20 +27,23 @@ from qcy.nn.quantized_model import QuantizedModel
 
 #: What is imported when it is first asked for, and where from: who only runs a model starts sooner.
 _LATER = {
-    "Calibrator": "calibration", "EntropyObserver": "observer", "MSEObserver": "observer",
-    "MinMaxObserver": "observer", "MovingAverageObserver": "observer",
+    "Calibrator": "calibration", "EntropyObserver": "observer", "LayerConfig": "configs",
+    "MSEObserver": "observer", "MinMaxObserver": "observer", "MovingAverageObserver": "observer",
     "PercentileObserver": "observer", "compare_quantized_model": "compare",
     "quantize_model": "quantize",
 }
 
-__all__ = [*_layers, *_LATER, "Cancelled", "Context", "Model", "QuantizedModel", "Sequential"]
+__all__ = [
+    *_layers, *_LATER, "Cancelled", "Context", "Model", "Node", "QuantizedModel", "Sequential",
+    "TensorType",
+]
 
 
 def __getattr__(name):
     if name in _LATER:
         globals()[name] = getattr(import_module(f"qcy.nn.{_LATER[name]}"), name)
         return globals()[name]
-    if name in _LATER.values():
+    if name in (*_LATER.values(), "onnx", "operators", "storage"):
         return import_module(f"qcy.nn.{name}")
     raise AttributeError(f"module 'qcy.nn' has no attribute {name!r}")
 

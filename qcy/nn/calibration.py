@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 
 from qcy import _validate
+from qcy.nn.layers import Constant, Operator
 from qcy.nn.model import Model
 from qcy.nn.observer import MinMaxObserver
 from qcy.tensor.quantization import DEFAULT_SCHEME, check_scheme
@@ -33,6 +34,13 @@ class Calibrator:
     >>> calibrator.observe(np.array([[0.0, 1.0], [2.55, 0.5]]))
     >>> calibrator.params()
     {'input': QuantizationParams(scale=0.01, zero_point=0, dtype=uint8)}
+
+    Attributes
+    ----------
+    observers : dict of str to Observer
+        Of every tensor of float32; integers and booleans are no codes.
+    observer_of : dict of str to callable
+        What observes a tensor, where that is not `observer`.
     """
 
     def __init__(self, model=None, *, observer=MinMaxObserver, scheme=DEFAULT_SCHEME,
@@ -46,6 +54,9 @@ class Calibrator:
         self.model, self.observer, self.scheme = model, observer, scheme
         self.dtype = _validate.q8_dtype("dtype", dtype)
         self.observers = {}
+        self.observer_of = {}
+        self.power = {}                 # of each tensor: (sum of squares, how many numbers)
+        self.unbounded = set()          # tensors that held an infinity or a NaN
         self.n_batches = 0
         self.n_samples = 0
         self._digest = 0
@@ -66,25 +77,32 @@ class Calibrator:
         inputs = batch if isinstance(batch, tuple) else (batch,)
         seen = []
         try:
-            arrays = [_validate.real_array("batch", x) for x in inputs]
+            names = ("input",) if self.model is None else self.model.inputs
+            if len(inputs) != len(names):
+                raise TypeError(f"the model takes {len(names)} input(s), got {len(inputs)}")
+            arrays = [
+                _validate.real_array("batch", x) if self.model is None else self.model.take(name, x)
+                for name, x in zip(names, inputs, strict=True)
+            ]
             for array in arrays:
                 if not np.isfinite(array).all():
                     raise ValueError("data must be finite, it holds NaN or infinity")
-            names = ("input",) if self.model is None else self.model.inputs
-            if len(arrays) != len(names):
-                raise TypeError(f"the model takes {len(names)} input(s), got {len(arrays)}")
             is_empty = not all(array.size for array in arrays)
             # What leaves float32 on the way is refused by name, so no warning need tell of it.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 for name, array in () if is_empty else self._tensors(names, arrays):
-                    seen.append((name, self._observed(name, array)))
+                    if array.dtype == np.float32:       # what codes can stand for
+                        power, n = self.power.get(name, (0.0, 0))
+                        power = power + float(np.vdot(array, array)), n + array.size
+                        seen.append((name, self._observed(name, array), power))
         except (TypeError, ValueError) as error:
             raise type(error)(f"calibration batch {self.n_batches}: {error}") from error
-        self.observers.update(seen)
+        for name, observer, power in seen:
+            self.observers[name], self.power[name] = observer, power
         digest = hashlib.sha256()
         for array in arrays:
             digest.update(f"{array.shape}".encode())
-            digest.update(array.astype("<f4", copy=False).tobytes())
+            digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
         self._digest = (self._digest + int.from_bytes(digest.digest(), "big")) % 2**256
         self.n_batches += 1
         if not is_empty:
@@ -95,19 +113,23 @@ class Calibrator:
         yield from zip(names, arrays, strict=True)
         if self.model is not None:
             for name, array in self.model.trace(*arrays):
-                if not np.isfinite(array).all():
+                if np.isfinite(array).all():
+                    yield name, array
+                elif isinstance(self.model.maker(name).layer, (Constant, Operator)):
+                    self.unbounded.add(name)        # as masks are: never codes
+                else:
                     raise ValueError(
                         f"the model's tensor {name!r} must be finite, it holds NaN or infinity "
                         "though the data does not"
                     )
-                yield name, array
 
     def _observed(self, name, array):
         """Return a new state of one observer: the old one stays if a later tensor is refused."""
         if name in self.observers:
             observer = copy.deepcopy(self.observers[name])
         else:
-            observer = self.observer() if self.axis is None else self.observer(axis=self.axis)
+            make = self.observer_of.get(name, self.observer)
+            observer = make() if self.axis is None else make(axis=self.axis)
         try:
             observer.observe(array)
         except (TypeError, ValueError) as error:
@@ -138,6 +160,9 @@ class Calibrator:
         for name in dict.fromkeys((*self.observers, *other.observers)):
             pair = [c.observers[name] for c in (self, other) if name in c.observers]
             result.observers[name] = pair[0] if len(pair) == 1 else pair[0].merge(pair[1])
+            powers = [c.power[name] for c in (self, other) if name in c.power]
+            result.power[name] = tuple(map(sum, zip(*powers, strict=True)))
+        result.unbounded = self.unbounded | other.unbounded
         result.n_batches = self.n_batches + other.n_batches
         result.n_samples = self.n_samples + other.n_samples
         result._digest = (self._digest + other._digest) % 2**256
@@ -160,15 +185,25 @@ class Calibrator:
         ValueError
             If no data was observed.
         """
-        self._check_seen()
+        self.check_seen()
         return {name: self.param(name) for name in self.observers}
 
     def param(self, name):
         """Return the parameters of one tensor."""
-        self._check_seen()
+        self.check_seen()
         return self.observers[name].params(dtype=self.dtype, scheme=self.scheme)
 
-    def _check_seen(self):
+    def crest(self, name):
+        """Return how far a tensor's largest number is from its root mean square, as their ratio.
+
+        The wider, the less of 8 bits is left for what is usual.
+        """
+        observer, (power, count) = self.observers[name], self.power[name]
+        largest = max(abs(float(observer.low.min())), abs(float(observer.high.max())))
+        return largest / (power / count) ** 0.5 if power else 1.0
+
+    def check_seen(self):
+        """Check that there was data."""
         if not self.n_samples:
             which = f"all {self.n_batches} batches were empty" if self.n_batches else (
                 "no batch was observed"

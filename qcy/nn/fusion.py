@@ -1,8 +1,8 @@
 """Making a float model simpler without changing what it computes.
 
-Three rules, applied to a node and its only consumer: batch norm folds into the product before it,
-ReLU and ReLU6 become part of the layer before them, and layers that do nothing at inference go. A
-producer with two consumers, or one that is an output, is left as it is.
+Three rules, applied to a node and its only consumer: batch norm folds into the product or the
+batch norm before it, ReLU and ReLU6 become part of the layer before them, and layers that do
+nothing at inference go. A producer with two consumers, or one that is an output, is left as it is.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from qcy.nn.layers import (
     BatchNorm, Conv2D, ConvTranspose2D, Dense, Dropout, Identity, ReLU, ReLU6,
 )
-from qcy.nn.model import Model, Node
+from qcy.nn.graph import Node
 
 _ACTIVATIONS = {ReLU: "relu", ReLU6: "relu6"}
 
@@ -33,7 +33,7 @@ def fuse(model, keep=()):
     made_by = {}        # a name in the old graph, and the node that makes it now
     for node in model.nodes:
         inputs = tuple(made_by.get(name, name) for name in node.inputs)
-        previous = next((n for n in nodes if n.name == inputs[0]), None)
+        previous = next((n for n in nodes if n.name in inputs[:1]), None)
         if node.name in keep:
             nodes.append(Node(node.name, node.layer, inputs, node.covers))
             continue
@@ -51,7 +51,15 @@ def fuse(model, keep=()):
         )
         made_by[node.name] = previous.name
     outputs = tuple(made_by.get(name, name) for name in model.outputs)
-    return Model(nodes, outputs, model.inputs)
+    return model.like(nodes, outputs)
+
+
+def folded(model, fused):
+    """Return the batch norms that were folded into dense layers, by these."""
+    return {
+        node.name: name for node in fused.nodes if type(node.layer) is Dense
+        for name in node.covers if type(model[name]) is BatchNorm
+    }
 
 
 def keep_any(node, keep):
@@ -69,7 +77,7 @@ def _is_only_link(model, node):
     while True:
         if len(model.consumers(name)) != 1:
             return False
-        maker = next((n for n in model.nodes if n.name == name), None)
+        maker = model.maker(name)
         if maker is None or type(maker.layer) not in (Dropout, Identity):
             return True
         name = maker.inputs[0]
@@ -81,10 +89,22 @@ def _merge(first, second):
         return None
     if type(second) in _ACTIVATIONS:
         return first.replace(activation=_ACTIVATIONS[type(second)])
+    if type(first) is type(second) is BatchNorm and first.gamma.size == second.gamma.size:
+        return _both(first, second)
     if type(second) is BatchNorm and type(first) in _FOLD_AXIS:
         # A dense layer's features may lie in another axis than the norm's channels.
         return _fold(first, second) if second.gamma.size == _n_out(first) else None
     return None
+
+
+def _both(first, second):
+    """Return one batch norm that does the work of two; computed in float64."""
+    (factor, offset), (then, shift) = first.affine(), second.affine()
+    n = len(factor)
+    return second.replace(
+        gamma=(factor * then).astype(np.float32), beta=(offset * then + shift).astype(np.float32),
+        mean=np.zeros(n, np.float32), variance=np.ones(n, np.float32), epsilon=0.0,
+    )
 
 
 # Axis of the output channels in the weights of the layers that a batch norm folds into.

@@ -181,11 +181,12 @@ def by_layers(model, inputs):
     """Return a run that gives the nanoseconds of each of its parts, and one that does not look."""
     def timed():
         stamps = [time.perf_counter_ns()]
-        values = model._enter(inputs)
+        run = model._RUN(model, inputs)
         stamps.append(time.perf_counter_ns())
-        for _ in model._run(values, None):
+        for _ in run.nodes():
             stamps.append(time.perf_counter_ns())
-        model._leave(values, type(inputs[0]))
+        for name in model.outputs:
+            run.outside(name, type(inputs[0]))
         stamps.append(time.perf_counter_ns())
         return [after - before for before, after in pairwise(stamps)]
 
@@ -194,24 +195,25 @@ def by_layers(model, inputs):
 
 def _work(model, inputs):
     """Run the model; return (name, kind, covers) and (macs, bytes) of each part of a run."""
-    values = model._enter(inputs)
+    run = model._RUN(model, inputs)
     rows = [((INPUTS, CONVERSION, ()), (0, 0))]
-    for node, value in model._run(values, None):
-        read = [values[name] for name in node.inputs]
-        n_bytes = sum(array.nbytes for array in (*read, value, *node.layer.arrays().values()))
+    for node in run.nodes():
+        read = [run.values[name] for name in node.inputs]
+        made = [run.values[name] for name in node.outputs]
+        n_bytes = sum(array.nbytes for array in (*read, *made, *node.layer.arrays().values()))
         rows.append((
             (node.name, type(node.layer).__name__, node.covers),
-            (_macs(node.layer, read[0], value), n_bytes),
+            (_macs(node.layer, read, made[0]), n_bytes),
         ))
     return [*rows, ((OUTPUTS, CONVERSION, ()), (0, 0))]
 
 
-def _macs(layer, x, y):
-    """Return how many products are summed to turn `x` into `y`."""
+def _macs(layer, inputs, y):
+    """Return how many products are summed to turn the inputs into `y`."""
     if isinstance(layer, (layers.Dense, layers.DenseQuantized)):
         return y.size * layer.weight.shape[0]
     if isinstance(layer, (layers.Conv2D, layers.Conv2DQuantized)):
         return y.size * layer.weight[0].size
     if isinstance(layer, (layers.ConvTranspose2D, layers.ConvTranspose2DQuantized)):
-        return x.size * layer.weight[0].size
+        return inputs[0].size * layer.weight[0].size
     return 0

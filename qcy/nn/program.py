@@ -8,6 +8,7 @@ from qcy._recorder import Recorder
 from qcy._step import Place
 from qcy.nn.layers import DenseQuantized, QuantizedLayer
 from qcy.nn.layers.activations import TableQuantized
+from qcy.nn.layouts import arrange, enters_last
 from qcy.primitive.windows import from_nhwc, to_nhwc
 
 
@@ -41,36 +42,43 @@ class Compiled:
             qcy's own.
         """
         self.recorder = Recorder()
+        self.model = model
+        self.are_last = {}              # of images channels last: see `arrange`
         values = {}
         for name, (shape, dtype) in zip(model.inputs, arrays, strict=True):
-            values[name] = self._enter(model, name, self.recorder.port(shape, dtype))
+            values[name] = self._enter(name, self.recorder.port(shape, dtype))
         self.ends = [len(self.recorder.steps)]
         for node, dead in zip(model.nodes, model._last_use, strict=True):
             if node.name not in values:         # the layer before it did its work
                 table = _table_after(model, node)
                 if table is None:
-                    values[node.name] = self._record(node, values)
+                    self._record(node, node, values)
                 else:
-                    values[table.name] = self._record(node, values, table=table.layer.table)
+                    self._record(node, table, values, table=table.layer.table)
             self.ends.append(len(self.recorder.steps))
             for name in dead:
                 values.pop(name, None)
             self._release_all_but(values)
         self.outputs = []
         for name in model.outputs:
-            self._leave(model, name, values[name], in_codes)
+            self._leave(name, values[name], in_codes)
         self.ends.append(len(self.recorder.steps))
         self.program = Program(self.recorder)
-        del self.recorder
+        del self.recorder, self.model, self.are_last
 
-    def _record(self, node, values, **settings):
-        """Record a layer, and return the place of its output."""
+    def _record(self, node, made_by, values, **settings):
+        """Record a layer; its output is that of `made_by`, whose work it does too."""
         if not isinstance(node.layer, QuantizedLayer):
             raise TypeError(f"layer {node.name!r} is kept in float")
-        value = node.layer.forward_codes(*(values[name] for name in node.inputs), **settings)
+        places, is_last = arrange(
+            node.layer, [values[name] for name in node.inputs],
+            [self.are_last[name] for name in node.inputs], self.model.layout,
+        )
+        value = node.layer.forward_codes(*places, **settings)
         if not isinstance(value, Place):
             raise TypeError(f"layer {node.name!r} does not compute by primitives")
-        return value
+        values[made_by.name] = value
+        self.are_last[made_by.name] = is_last and value.ndim == 4
 
     def _release_all_but(self, values):
         """Give back every place in the arena that no value lies in."""
@@ -78,22 +86,28 @@ class Compiled:
         for offset in self.recorder.taken - needed:
             self.recorder.release(offset)
 
-    def _enter(self, model, name, x):
-        params = model.params[name]
-        if name in model.real_inputs:
+    def _enter(self, name, x):
+        """Record how an input becomes codes, if it does."""
+        self.are_last[name] = x.ndim == 4 and self.model.layout == "NHWC"
+        if name not in self.model.coded_inputs:
             if x.dtype != np.float32:
                 raise TypeError(f"input {name!r} is of numbers, not of codes")
             return x
+        params = self.model.params[name]
         if x.dtype == np.float32:
             x = primitive.quantize_q8(x, params.scale, params.zero_point, dtype=params.dtype)
             if params.narrow_range:
                 x = primitive.clamp_q8(x, params.qmin, params.qmax)
-        return to_nhwc(x, model.layout) if x.ndim == 4 else x
+        if not self.are_last[name] and enters_last(self.model, name, x.ndim):
+            self.are_last[name] = True
+            return to_nhwc(x, "NCHW")
+        return x
 
-    def _leave(self, model, name, value, in_codes):
-        params = model.params[name]
-        if value.ndim == 4:
-            value = from_nhwc(value, model.layout)
+    def _leave(self, name, value, in_codes):
+        """Record how an output goes out: as codes or as reals, in the layout outside."""
+        params = self.model.params[name]
+        if value.ndim == 4 and self.are_last[name] != (self.model.layout == "NHWC"):
+            value = (from_nhwc if self.are_last[name] else to_nhwc)(value, "NCHW")
         port = self.recorder.port(value.shape, value.dtype if in_codes else np.float32)
         if in_codes:
             primitive.beside_q8(value.reshape(1, value.size), (1, value.size), 1, 0,

@@ -7,46 +7,55 @@ import numpy as np
 
 from qcy import _validate, _version
 from qcy.nn.calibration import Calibrator
-from qcy.nn.fusion import fuse, keep_any
+from qcy.nn.configs import MODES, Configs, without_data
+from qcy.nn.fusion import folded, fuse
 from qcy.nn.layers import (
-    Add, AvgPool2D, BatchNorm, Conv2D, ConvTranspose2D, Dense, GlobalAvgPool2D,
+    Add, AvgPool2D, Conv2D, ConvTranspose2D, Dense, GlobalAvgPool2D, Sub,
 )
 from qcy.nn.layers.weights import WEIGHT_SCHEME
-from qcy.nn.model import Model, Node
+from qcy.nn.graph import Node
+from qcy.nn.model import Model
 from qcy.nn.observer import MinMaxObserver
 from qcy.nn.progress import track
 from qcy.nn.quantized_model import QuantizedModel
+from qcy.nn.selection import choose, codes_in
 from qcy.tensor.quantization import (
     DEFAULT_SCHEME, QuantizationParams, QuantizationScheme, check_scheme,
 )
 
 #: Layers whose multiplier is the ratio of an input's scale to the output's, and the least that the
 #: ratio may be: pooling divides it by the number of cells, at most 2**23, since sums fit int32.
-_LEAST_RATIO = {Add: 2.0**-126, AvgPool2D: 2.0**-103, GlobalAvgPool2D: 2.0**-103}
+_LEAST_RATIO = {
+    Add: 2.0**-126, Sub: 2.0**-126, AvgPool2D: 2.0**-103, GlobalAvgPool2D: 2.0**-103,
+}
 _LARGEST_RATIO = 2.0**126
 
 
 def quantize_model(
     model, data=None, *, mode="static", scheme=DEFAULT_SCHEME, observer=MinMaxObserver, skip=(),
-    progress=True, weight_scheme=WEIGHT_SCHEME, dtype="uint8",
+    progress=True, weight_scheme=WEIGHT_SCHEME, dtype="uint8", overrides=None,
 ):
     """Turn a float model into an 8-bit one.
 
     Folds batch norms, fuses ReLU and ReLU6, runs the data through the float model to see the range
-    of every tensor, and quantizes weights to int8 and biases to int32.
+    of every tensor, and quantizes weights to int8 and biases to int32. Products with constant
+    weights go to 8 bits, and what lies between two of them; `QuantizedModel.summary` says what does
+    not, and why.
 
-    With ``mode="dynamic"`` no data is needed: only dense layers change, to `DenseDynamic`, which
-    quantize what comes row by row. That is for models whose ranges cannot be known beforehand. Then
-    `skip` and `weight_scheme`, a symmetric one, are all there is to choose.
+    With ``mode="dynamic"`` no data is needed: only layers with weight matrices change, to forms
+    that quantize what comes row by row: `DenseDynamic`. That is for models whose ranges cannot be
+    known beforehand. With ``mode="weight_only"`` weights become int8, and all is computed in
+    float32 by what they stand for: a smaller file, no faster. In both `skip`, `overrides` and
+    `weight_scheme`, a symmetric one, are all there is to choose.
 
     Parameters
     ----------
     model : Model
     data : iterable of arrays, or an array
         Batches of calibration inputs (a tuple per batch for a model with several inputs), seen one
-        at a time; a single array is cut into batches of 32. Some hundred samples are enough.
-        Not with ``mode="dynamic"``.
-    mode : {"static", "dynamic"}, default "static"
+        at a time; a single array is cut into batches of 32, or of what the model takes. Some
+        hundred samples are enough. For ``mode="static"`` alone.
+    mode : {"static", "dynamic", "weight_only"}, default "static"
     scheme : QuantizationScheme, default ``ASYMMETRIC | PER_TENSOR``
         Of activations, which are always per tensor.
     observer : callable, default MinMaxObserver
@@ -59,11 +68,13 @@ def quantize_model(
         Of weights.
     dtype : {"uint8", "int8"}, default "uint8"
         Of activations.
+    overrides : mapping of str to LayerConfig, optional
+        By regular expression, which a layer's whole name matches; the last that matches counts.
 
     Returns
     -------
     QuantizedModel
-        With ``mode="dynamic"`` a `Model`.
+        With another mode than "static" a `Model`.
 
     Raises
     ------
@@ -84,88 +95,104 @@ def quantize_model(
     weight_scheme = check_scheme("weight_scheme", weight_scheme)
     if scheme.is_per_channel:
         raise ValueError(f"scheme means activations, which are per tensor; got {scheme}")
-    skip = {skip} if isinstance(skip, str) else set(skip)
-    unknown = skip - {node.name for node in model.nodes}
-    if unknown:
-        raise ValueError(f"skip must name layers of the model, got {sorted(unknown)}")
-    if _validate.choice("mode", mode, ("static", "dynamic")) == "dynamic":
+    configs = Configs(model, skip, overrides)
+    _validate.choice("mode", mode, MODES)
+    if mode != "static":
         if data is not None:
-            raise ValueError('data is for mode="static": with mode="dynamic" nothing is calibrated')
-        return _dynamic(model, skip, weight_scheme)
+            raise ValueError(
+                f'data is for mode="static": with mode={mode!r} nothing is calibrated'
+            )
+        return without_data(model, mode, configs, weight_scheme)
     layout = _layout(model)
-    fused = fuse(model, keep=skip)
+    fused = fuse(model, keep=configs.kept)
     calibrator = Calibrator(fused, observer=observer, scheme=scheme, dtype=dtype)
-    for batch in track(_batches(data), "calibrating", progress):
+    calibrator.observer_of = configs.observers(fused)
+    for batch in track(_batches(model, data), "calibrating", progress):
         is_first = not calibrator.n_samples
         calibrator.observe(batch)
         if is_first and calibrator.n_samples:
             _check_folds(model, fused, batch)
-    return convert(fused, calibrator, skip=skip, weight_scheme=weight_scheme, layout=layout)
+    return convert(
+        fused, calibrator, configs=configs, weight_scheme=weight_scheme, layout=layout
+    )
 
 
-def _dynamic(model, skip, weight_scheme):
-    """Return a fused model whose dense layers have 8-bit weights."""
-    # A batch norm after a dense layer stays: only data would tell which axis it acts on.
-    fused = fuse(model, keep=skip | set(_folded(model, fuse(model, keep=skip)).values()))
-    nodes = []
-    for node in fused.nodes:
-        layer = node.layer
-        if type(layer) is Dense and not keep_any(node, skip):
-            try:
-                layer = layer.dynamic(weight_scheme)
-            except ValueError as error:
-                raise ValueError(f"layer {node.name!r}: {error}") from error
-        nodes.append(Node(node.name, layer, node.inputs, node.covers))
-    return Model(nodes, fused.outputs, fused.inputs)
+def convert(fused, calibrator, *, configs=None, weight_scheme=WEIGHT_SCHEME, layout="NCHW"):
+    """Return the 8-bit model of a fused float model whose tensors a calibrator has seen.
 
-
-def convert(fused, calibrator, *, skip=(), weight_scheme=WEIGHT_SCHEME, layout="NCHW"):
-    """Return the 8-bit model of a fused float model whose tensors a calibrator has seen."""
-    params = _choose_params(fused, calibrator, skip)
+    Parameters
+    ----------
+    fused : Model
+    calibrator : Calibrator
+    configs : Configs, optional
+        What was asked for by name.
+    weight_scheme : QuantizationScheme
+    layout : {"NCHW", "NHWC"}
+        Of images outside.
+    """
+    calibrator.check_seen()
+    configs = configs or Configs(fused)
+    choices = choose(fused, calibrator, configs.in_float, configs.forced)
+    is_8_bit = {name: choice.is_8_bit for name, choice in choices.items()}
+    params = _choose_params(fused, calibrator, is_8_bit)
     nodes = []
     for node in fused.nodes:
         layer = node.layer.with_layout("NHWC")
-        if not keep_any(node, skip):
-            _check_indices(fused, node)
-            in_params = tuple(params[name] for name in node.inputs)
-            layer = _twin(node.name, layer, in_params, params[node.name], weight_scheme)
+        if is_8_bit[node.name]:
+            _check_indices(node, fused, is_8_bit)
+            made = params[node.outputs[0]]
+            in_params = tuple(params[name] for name in codes_in(node))
+            if node.layer.TAKES_REALS:          # which are no codes: parameters without meaning
+                in_params = tuple(params.get(name, made) for name in node.inputs)
+            scheme = configs.of(node).weight_scheme or weight_scheme
+            layer = _twin(node.name, layer, in_params, made, scheme)
+        else:
+            layer = configs.apart(node, layer, weight_scheme)
         nodes.append(Node(node.name, layer, node.inputs, node.covers))
     manifest = {
         "data_sha256": calibrator.data_hash, "n_samples": calibrator.n_samples,
         "observer": _name_of(calibrator.observer), "scheme": _scheme_name(calibrator.scheme),
-        "weight_scheme": _scheme_name(weight_scheme), "skip": sorted(skip),
+        "weight_scheme": _scheme_name(weight_scheme), "skip": sorted(configs.skip),
+        "float": {name: choice.why for name, choice in choices.items() if not choice.is_8_bit},
         "versions": {
             "qcy": _version.VERSION, "numpy": np.__version__,
             "python": platform.python_version(),
         },
     }
+    if configs.overrides:
+        manifest["overrides"] = {key: config.plain() for key, config in configs.overrides.items()}
     return QuantizedModel(
-        nodes, fused.outputs, fused.inputs, params=params, layout=layout, manifest=manifest
+        nodes, fused.outputs, fused.inputs, params=params, layout=layout, manifest=manifest,
+        input_types=fused.input_types, output_names=fused.output_names,
     )
 
 
-def _choose_params(fused, calibrator, skip):
-    """Return the parameters of every tensor, such that layers without weights have multipliers.
+def _choose_params(fused, calibrator, is_8_bit):
+    """Return the parameters of every tensor that can be codes.
 
-    Where an input's step is too small beside the output's, equations (15) and (16), the input's is
-    raised: it never moved an output code. Where it is too large, the output's is: it was noise.
-    (Layers with weights have weight scales to raise.)
+    Such that layers without weights have multipliers: where an input's step is too small beside
+    the output's, equations (15) and (16), the input's is raised: it never moved an output code.
+    Where it is too large, the output's is: it was noise. (Layers with weights have weight scales
+    to raise.)
     """
-    made_by = {name: name for name in fused.inputs}     # the tensor whose parameters it has
-    own = {name: calibrator.param(name) for name in fused.inputs}
+    seen = calibrator.observers
+    made_by = {name: name for name in fused.inputs if name in seen}     # whose parameters it has
+    own = {name: calibrator.param(name) for name in made_by}
     fixed, direct = set(), []
     for node in fused.nodes:
-        is_float = keep_any(node, skip)
-        if node.layer.KEEPS_PARAMS and not is_float:
-            made_by[node.name] = made_by[node.inputs[0]]
-            continue
-        made_by[node.name] = node.name
-        own[node.name] = None if is_float else node.layer.fixed_params(calibrator.dtype)
-        if own[node.name] is None:
-            own[node.name] = calibrator.param(node.name)
-        else:
-            fixed.add(node.name)
-        if type(node.layer) in _LEAST_RATIO and not is_float:
+        for name in node.outputs:
+            if name not in seen:
+                continue
+            made_by[name] = name
+            if is_8_bit[node.name] and node.layer.KEEPS_PARAMS and node.inputs[0] in made_by:
+                made_by[name] = made_by[node.inputs[0]]
+                continue
+            own[name] = node.layer.fixed_params(calibrator.dtype) if is_8_bit[node.name] else None
+            if own[name] is None:
+                own[name] = calibrator.param(name)
+            else:
+                fixed.add(name)
+        if type(node.layer) in _LEAST_RATIO and is_8_bit[node.name]:
             direct.append(node)
     for node in reversed(direct):
         least = _LEAST_RATIO[type(node.layer)] * float(own[node.name].scale)
@@ -193,29 +220,22 @@ def _check_folds(model, fused, batch):
     It does in (N, features). In more dimensions a dense layer's features are the last axis, and a
     batch norm's channels are axis 1: no fusion can know, the data tells.
     """
-    folded = _folded(model, fused)
-    if not folded:
+    norms = folded(model, fused)
+    if not norms:
         return
     for name, array in fused.trace(*(batch if isinstance(batch, tuple) else (batch,))):
-        if name in folded and array.ndim != 2:
+        if name in norms and array.ndim != 2:
             raise ValueError(
-                f"layer {folded[name]!r} normalizes axis 1 of shape {array.shape}, not the "
+                f"layer {norms[name]!r} normalizes axis 1 of shape {array.shape}, not the "
                 f"features of dense layer {name!r}: put it in skip"
             )
 
 
-def _folded(model, fused):
-    """Return the batch norms that were folded into dense layers, by these."""
-    return {
-        node.name: name for node in fused.nodes if type(node.layer) is Dense
-        for name in node.covers if type(model[name]) is BatchNorm
-    }
-
-
-def _check_indices(fused, node):
-    """Check that indices are an input of the model, which goes in as it is."""
-    if node.layer.TAKES_REALS:
-        for name in set(node.inputs) - set(fused.inputs):
+def _check_indices(node, fused, is_8_bit):
+    """Check that indices do not come out of codes, which would have rounded them."""
+    for name in node.inputs if node.layer.TAKES_REALS else ():
+        maker = fused.maker(name)
+        if maker is not None and is_8_bit[maker.name]:
             raise ValueError(
                 f"layer {node.name!r} takes indices, which must be an input of the model: {name!r} "
                 "is the output of a layer, and would be quantized"
@@ -233,13 +253,16 @@ def _twin(name, layer, in_params, out_params, weight_scheme):
         raise type(error)(f"layer {name!r}: {error}") from error
 
 
-def _batches(data):
+def _batches(model, data):
     """Return an iterable of batches."""
     if isinstance(data, np.ndarray) or hasattr(data, "__array__"):
         array = np.asarray(data)
         if array.ndim == 0:
             raise ValueError("data must have an axis of samples, got a number")
-        return [array[i : i + 32] for i in range(0, len(array), 32)]
+        kind = model.input_types.get(model.inputs[0])
+        fixed = kind is not None and kind.shape and isinstance(kind.shape[0], int)
+        step = max(1, kind.shape[0]) if fixed else 32
+        return [array[i : i + step] for i in range(0, len(array), step)]
     if isinstance(data, (str, bytes)) or not hasattr(data, "__iter__"):
         hint = '; only mode="dynamic" needs no data' if data is None else ""
         raise TypeError(f"data must be an array or an iterable of arrays, got {data!r}{hint}")

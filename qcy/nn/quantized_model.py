@@ -7,7 +7,8 @@ from qcy._table import table
 from qcy.nn.context import split_context
 from qcy.nn.layers import QuantizedLayer
 from qcy.nn.layers.base import codes_in, to_codes, to_reals
-from qcy.nn.model import Graph
+from qcy.nn.layouts import arrange, enters_last
+from qcy.nn.graph import Graph, Run
 from qcy.nn.program import Compiled
 from qcy.primitive.windows import from_nhwc, to_nhwc
 from qcy.tensor.generic import Tensor
@@ -18,11 +19,71 @@ from qcy.tensor.quantized import QuantizedTensor
 MOST_PROGRAMS = 16
 
 
+class QuantizedRun(Run):
+    """One run of a model layer by layer: its tensors, and what each of them is.
+
+    A tensor is codes or numbers, and images are channels last or first, as the layer that made it
+    left it; it is converted where a layer wants something else.
+    """
+
+    def __init__(self, model, inputs):
+        self.model = model
+        self.values, self.in_codes = {}, {}
+        for name, x in model.bind_inputs(inputs).items():
+            self.in_codes[name] = isinstance(x, QuantizedTensor)
+            self.values[name] = (
+                codes_in(x, model._params_of(name)) if self.in_codes[name] else model.take(name, x)
+            )
+            if name in model.coded_inputs and not self.in_codes[name]:
+                self.values[name] = to_codes(self.values[name], model.params[name])
+                self.in_codes[name] = True
+        self.are_last = {}
+        for name, x in self.values.items():
+            self.are_last[name] = x.ndim == 4 and model.layout == "NHWC"
+            if not self.are_last[name] and enters_last(model, name, x.ndim):
+                self.values[name], self.are_last[name] = to_nhwc(x, "NCHW"), True
+
+    def compute(self, node):
+        """Run one layer, in 8 bits or in float."""
+        is_8_bit = isinstance(node.layer, QuantizedLayer)
+        take = self._codes if is_8_bit and not node.layer.TAKES_REALS else self._numbers
+        arrays, is_last = arrange(
+            node.layer, [take(name) for name in node.inputs],
+            [self.are_last[name] for name in node.inputs], self.model.layout,
+        )
+        results = node.forward_codes(*arrays) if is_8_bit else node.forward(*arrays)
+        for name, result in zip(node.outputs, results, strict=True):
+            self.values[name] = result
+            self.in_codes[name] = is_8_bit
+            self.are_last[name] = is_last and result.ndim == 4
+
+    def _codes(self, name):
+        value = self.values[name]
+        if self.in_codes[name] or value.dtype != np.float32:
+            return value
+        return to_codes(value, self.model.params[name])
+
+    def _numbers(self, name):
+        value = self.values[name]
+        return to_reals(value, self.model.params[name]) if self.in_codes[name] else value
+
+    def outside(self, name, kind=np.ndarray):
+        """Return a tensor as it is outside: of a kind, in the model's layout."""
+        in_codes = issubclass(kind, QuantizedTensor) and name in self.model.params
+        value = self._codes(name) if in_codes else self._numbers(name)
+        if value.ndim == 4 and self.are_last[name] != (self.model.layout == "NHWC"):
+            turn = from_nhwc if self.are_last[name] else to_nhwc
+            value = turn(value, "NCHW")
+        if in_codes:
+            return QuantizedTensor(value, self.model.params[name])
+        return value if issubclass(kind, np.ndarray) else Tensor(value)
+
+
 class QuantizedModel(Graph):
     """A model in 8 bits, as `quantize_model` makes it.
 
     Layers that were kept in float take and give reals, with conversions where kinds meet. Images
-    are channels last inside, whatever the layout outside.
+    are channels last where layers want them so, whatever the layout outside.
 
     Parameters
     ----------
@@ -30,24 +91,37 @@ class QuantizedModel(Graph):
         With quantized layers, and float ones that were kept.
     outputs, inputs : sequence of str
     params : dict of str to QuantizationParams
-        Of every tensor: of the inputs and of each node's output.
+        Of every tensor that is codes somewhere: inputs and outputs of 8-bit layers.
     layout : {"NCHW", "NHWC"}
         Of images outside.
     manifest : dict
         What the model was made with: versions, settings, hash of the calibration data.
+    input_types, output_names
+        As for `Model`.
     """
 
-    def __init__(self, nodes, outputs, inputs, *, params, layout="NCHW", manifest=None):
-        super().__init__(nodes, outputs, inputs)
+    def __init__(
+        self, nodes, outputs, inputs, *, params, layout="NCHW", manifest=None, **types
+    ):
+        super().__init__(nodes, outputs, inputs, **types)
         self.params = dict(params)
-        for name in (*self.inputs, *(node.name for node in self.nodes)):
+        for node in self.nodes:
+            if isinstance(node.layer, QuantizedLayer):
+                self._check_params(node)
+        self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
+        self.manifest = dict(manifest or {})
+        self._programs = {}
+
+    _RUN = QuantizedRun
+
+    def _check_params(self, node):
+        """Check that the codes of an 8-bit layer have parameters."""
+        n_codes = 0 if node.layer.TAKES_REALS else len(node.layer.in_params)
+        for name in (*node.inputs[:n_codes], *node.outputs):
             if not isinstance(self.params.get(name), QuantizationParams):
                 raise ValueError(
                     f"params must have those of {name!r}, got {self.params.get(name)!r}"
                 )
-        self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
-        self.manifest = dict(manifest or {})
-        self._programs = {}
 
     def forward(self, *inputs, ctx=None):
         """Run the model.
@@ -75,10 +149,7 @@ class QuantizedModel(Graph):
         kind = type(inputs[0]) if inputs else np.ndarray
         results = self._run_program(inputs, kind) if ctx is None else None
         if results is None:
-            values = self._enter(inputs)
-            for _ in self._run(values, ctx):
-                pass
-            results = self._leave(values, kind)
+            return self._RUN(self, inputs).results(kind, ctx)
         return results[0] if len(results) == 1 else tuple(results)
 
     __call__ = quantized_forward = forward
@@ -102,8 +173,8 @@ class QuantizedModel(Graph):
     def _arrays(self, inputs):
         """Return the inputs as a program takes them: codes or reals, in the layout outside."""
         return [
-            codes_in(x, self.params[name]) if isinstance(x, QuantizedTensor)
-            else _validate.real_array("x", x)
+            codes_in(x, self._params_of(name)) if isinstance(x, QuantizedTensor)
+            else self.take(name, x)
             for name, x in self.bind_inputs(inputs).items()
         ]
 
@@ -173,6 +244,16 @@ class QuantizedModel(Graph):
         return {"arena_bytes": program.arena_bytes, "steps": len(program.steps)}
 
     @property
+    def coded_inputs(self):
+        """Names of the inputs that only 8-bit layers take: reals are quantized at the door."""
+        return tuple(
+            name for name in self.inputs
+            if name in self.params and name not in self.real_inputs and all(
+                isinstance(node.layer, QuantizedLayer) for node in self.consumers(name)
+            )
+        )
+
+    @property
     def real_inputs(self):
         """Names of the inputs that go in as they are, never as codes: indices of an `Embedding`."""
         return tuple(
@@ -183,14 +264,15 @@ class QuantizedModel(Graph):
     def __getstate__(self):
         return {**self.__dict__, "_programs": {}}
 
-    def trace(self, *inputs, ctx=None):
-        """Run the model and yield ``(name, output)`` of each layer, in reals.
+    def _shown(self, node, name):
+        # Layers that were fused are seen once, under the name of the last: see `Node.covers`.
+        return node.covers[-1] if name == node.name else name
 
-        Layers that were fused yield once, under the name of the last: see `Node.covers`.
-        """
-        inputs, ctx = split_context(inputs, ctx)
-        for node, value in self._run(self._enter(inputs), ctx):
-            yield node.covers[-1], self._outside(node.name, value, np.ndarray)
+    def _params_of(self, name):
+        """Return the parameters of an input or an output that is to be codes."""
+        if name in self.real_inputs or name not in self.params:
+            raise TypeError(f"input {name!r} is of numbers, not of codes")
+        return self.params[name]
 
     def _timed_runs(self, inputs):
         """Return a run that gives the nanoseconds of its parts, one without, and the program."""
@@ -211,69 +293,22 @@ class QuantizedModel(Graph):
 
         return timed, whole, compiled.program
 
-    def _run(self, values, ctx):
-        """Run the layers on `values`; yield each node and its output as it is inside."""
-        for node, dead in zip(self.nodes, self._last_use, strict=True):
-            if ctx is not None:
-                ctx.check()
-            if isinstance(node.layer, QuantizedLayer):
-                take = self._as_reals if node.layer.TAKES_REALS else self._as_codes
-                arrays = [take(name, values[name]) for name in node.inputs]
-                values[node.name] = node.forward_codes(*arrays)
-            else:
-                arrays = [self._as_reals(name, values[name]) for name in node.inputs]
-                values[node.name] = node.forward(*arrays)
-            yield node, values[node.name]
-            for name in dead:
-                del values[name]
-
-    def _enter(self, inputs):
-        """Take the inputs in, by name: codes, images channels last; or the reals that they are."""
-        return {name: self._inside(name, x) for name, x in self.bind_inputs(inputs).items()}
-
-    def _leave(self, values, kind):
-        """Let the outputs out: of the kind of the first input, in the layout outside."""
-        return [self._outside(name, values[name], kind) for name in self.outputs]
-
-    def _inside(self, name, x):
-        params = self.params[name]
-        if name in self.real_inputs:
-            if isinstance(x, QuantizedTensor):
-                raise TypeError(f"input {name!r} is of numbers, not of codes")
-            return _validate.real_array("x", x)
-        if isinstance(x, QuantizedTensor):
-            codes = codes_in(x, params)
-        else:
-            codes = to_codes(_validate.real_array("x", x), params)
-        return to_nhwc(codes, self.layout) if codes.ndim == 4 else codes
-
-    def _outside(self, name, value, kind):
-        if value.ndim == 4:
-            value = from_nhwc(value, self.layout)
-        if issubclass(kind, QuantizedTensor):
-            return QuantizedTensor(self._as_codes(name, value), self.params[name])
-        reals = self._as_reals(name, value)
-        return Tensor(reals) if issubclass(kind, Tensor) else reals
-
-    def _as_codes(self, name, value):
-        return value if value.dtype != np.float32 else to_codes(value, self.params[name])
-
-    def _as_reals(self, name, value):
-        return value if value.dtype == np.float32 else to_reals(value, self.params[name])
-
     @property
     def float_nodes(self):
         """Names of the layers that run in float: their bits may differ between machines."""
         return [n.name for n in self.nodes if not isinstance(n.layer, QuantizedLayer)]
 
     def summary(self):
-        """Return a table of the layers as text: kind, 8-bit or float, scale, zero point."""
-        rows = [("name", "layer", "bits", "scale", "zero point", "does the work of")]
+        """Return a table of the layers as text: 8-bit or float, and why; scale and zero point."""
+        rows = [("name", "layer", "bits", "scale", "zero point", "does the work of", "why")]
+        why = self.manifest.get("float", {})
         for node in self.nodes:
-            params = self.params[node.name]
+            params = self.params.get(node.outputs[0])
+            kind = getattr(node.layer, "op", type(node.layer).__name__)
             rows.append((
-                node.name, type(node.layer).__name__,
-                "8" if isinstance(node.layer, QuantizedLayer) else "float",
-                f"{params.scale:.6g}", params.zero_point, ", ".join(node.covers),
+                node.name, kind, "8" if isinstance(node.layer, QuantizedLayer) else "float",
+                "" if params is None else f"{params.scale:.6g}",
+                "" if params is None else params.zero_point, ", ".join(node.covers),
+                why.get(node.name, ""),
             ))
         return table(rows)

@@ -16,7 +16,8 @@ import numpy as np
 
 from qcy import _version
 from qcy.nn import layers
-from qcy.nn.model import Model, Node
+from qcy.nn.graph import Node, TensorType
+from qcy.nn.model import Model
 from qcy.nn.quantized_model import QuantizedModel
 from qcy.tensor.quantization import QuantizationParams
 
@@ -51,6 +52,12 @@ def to_bytes(model):
         "versions": {"qcy": _version.VERSION},
         "inputs": model.inputs, "outputs": model.outputs, "nodes": nodes,
     }
+    if model.output_names != model.outputs:
+        header["output_names"] = model.output_names
+    if model.input_types:
+        header["input_types"] = {
+            name: [kind.dtype.name, kind.shape] for name, kind in model.input_types.items()
+        }
     if isinstance(model, QuantizedModel):
         header |= {
             "params": {name: _plain(p) for name, p in model.params.items()},
@@ -148,12 +155,18 @@ def _from_header(header, blob):
         ))
     if offset != len(blob):
         raise ValueError(f"the arrays should take {offset} bytes, there are {len(blob)}")
+    types = {
+        "output_names": header.get("output_names"),
+        "input_types": {
+            name: TensorType(*kind) for name, kind in header.get("input_types", {}).items()
+        },
+    }
     if header["kind"] == "float":
-        return Model(nodes, header["outputs"], header["inputs"])
+        return Model(nodes, header["outputs"], header["inputs"], **types)
     return QuantizedModel(
         nodes, header["outputs"], header["inputs"],
         params={name: _unplain(p) for name, p in header["params"].items()},
-        layout=header["layout"], manifest=header["manifest"],
+        layout=header["layout"], manifest=header["manifest"], **types,
     )
 
 

@@ -125,7 +125,31 @@ def make_block(rng):
     return quantized, [2 * vectors[:2], tokens[:2]]      # twice as far: some codes saturate
 
 
-MAKERS = {"golden_v1": make_quantized, "golden_v2": make_block}
+def make_gate(rng):
+    """Return an 8-bit model of a gate and a shift, and a batch for it."""
+    def dense(n_in, n_out):
+        return nn.Dense(rng.normal(size=(n_in, n_out)) / n_in**0.5, 0.1 * rng.normal(size=n_out))
+
+    model = nn.Model([
+        ("wide", dense(9, 12), "input"),
+        ("gate", dense(9, 12), "input"),
+        ("product", nn.Mul(activation="relu6"), ("wide", "gate")),
+        ("one_gate", dense(9, 1), "input"),
+        ("again", nn.Mul(), ("product", "one_gate")),
+        ("shift", nn.Constant(rng.normal(size=12).astype(np.float32)), ()),
+        ("difference", nn.Sub(), ("again", "shift")),
+        ("part", nn.Operator("Slice", constants={1: [2], 2: [11], 3: [1], 4: [2]}), "difference"),
+        ("halves", nn.Operator("Mul", constants={1: np.float32(0.5)}), "part"),
+        ("pad", nn.Operator(
+            "Pad", constants={1: [0, 1, 0, 2], 2: np.float32(0.25)}, absent=[3]
+        ), "halves"),
+        ("narrow", dense(8, 4), "pad"),
+    ])
+    data = rng.normal(size=(64, 9)).astype(np.float32)
+    return nn.quantize_model(model, data, progress=False), [2 * data[:3]]
+
+
+MAKERS = {"golden_v1": make_quantized, "golden_v2": make_block, "golden_v3": make_gate}
 
 
 def codes_of(model, *inputs):

@@ -260,7 +260,7 @@ class Overflow(Layer):
          "the model's tensor 'overflow_1' must be finite, .* though the data does not"),
         (np.array([[1e38, 0, 0]]), ValueError, "the model's tensor 'overflow_1' must be finite"),
         (np.ones((2, 4)), ValueError, "layer 'dense_1': .* 3 features"),
-        (np.ones((2, 1, 1, 3)), ValueError, "1 to 3 dimensions"),
+        (np.ones((2, 1, 3, 1)), ValueError, "3 features in the last"),
         (np.float32(1), ValueError, "shape"),
         ((BATCHES[0], BATCHES[0]), TypeError, r"takes 1 input\(s\), got 2"),
         ((), TypeError, r"takes 1 input\(s\), got 0"),

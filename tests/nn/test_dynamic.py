@@ -171,7 +171,8 @@ def test_weight_schemes():
     ("arguments", "options", "error", "message"),
     [
         ((np.ones((4, 3)),), {}, ValueError, 'data is for mode="static"'),
-        ((), {"mode": "dynamical"}, ValueError, "mode must be one of 'static', 'dynamic', got"),
+        ((), {"mode": "dynamical"}, ValueError,
+         "mode must be one of 'static', 'dynamic', 'weight_only', got"),
         ((), {"mode": None}, ValueError, "mode must be one of"),
         ((), {"mode": "static"}, TypeError, 'got None; only mode="dynamic" needs no data'),
         ((), {"skip": "head"}, ValueError, r"skip must name layers of the model, got \['head'\]"),

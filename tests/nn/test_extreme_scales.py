@@ -106,7 +106,9 @@ P = QuantizationParams
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: nn.quantize_model(FIXED, HUGE, progress=False),
+        (lambda: nn.quantize_model(
+            FIXED, HUGE, progress=False, overrides={"[ps]": nn.LayerConfig("static")}
+        ),
          r"layer 's': the multiplier of input 0 is 3.*e-39, it must be .*: input scale=0.0039"),
         (lambda: nn.quantize_model(
             nn.Sequential(nn.Dense([[-1e38]]), nn.ReLU()), np.abs(X) * 1e35, progress=False

@@ -68,12 +68,28 @@ MADE_OF_ARRAYS = {
         {"tables": np.stack([np.arange(256, dtype=np.uint8)] * 2)},
         {"in_params": (PARAMS, PARAMS), "out_params": PARAMS},
     ),
+    "Constant": ({"value": floats(3, 2)}, {}),
+    "ConstantQuantized": ({"codes": codes(3, 2).view(np.uint8)}, {"out_params": PARAMS}),
+    "DenseWeightOnly": ({
+        "weight": codes(3, 2), "weight_scale": np.full(2, 0.1, np.float32), "bias": floats(2),
+    }, {}),
+    "Conv2DWeightOnly": ({
+        "weight": codes(2, 3, 2, 2), "weight_scale": np.full(2, 0.1, np.float32),
+        "bias": floats(2),
+    }, {}),
+    "Recurrent": ({
+        "w": floats(1, 8, 3), "r": floats(1, 8, 2), "b": floats(1, 16), "p": floats(1, 6),
+    }, {"op": "LSTM", "attributes": {"hidden_size": 2}}),
+    "RecurrentDynamic": ({
+        "w": codes(1, 8, 3), "r": codes(1, 8, 2), "w_scale": np.full((1, 8), 0.1, np.float32),
+        "r_scale": np.full((1, 8), 0.1, np.float32), "b": floats(1, 16), "p": floats(1, 6),
+    }, {"op": "LSTM", "attributes": {"hidden_size": 2}}),
 }
 
 
 def test_every_layer_with_arrays_is_here():
     kinds = {name for name in nn.layers.__all__ if getattr(getattr(nn, name), "ARRAYS", ())}
-    assert kinds - {"TanhQuantized", "GELUQuantized"} == set(MADE_OF_ARRAYS)
+    assert kinds - {"TanhQuantized", "GELUQuantized", "TableQuantized"} == set(MADE_OF_ARRAYS)
 
 
 @pytest.mark.parametrize("kind", MADE_OF_ARRAYS)

@@ -152,9 +152,8 @@ def test_layer_norm_in_8_bits(seed, in_dtype, dtype, epsilon):
         (lambda: nn.LayerNorm([1], [np.nan]), ValueError, "beta must"),
         (lambda: nn.LayerNorm([1], [1], epsilon=-1), ValueError, "epsilon must not be negative"),
         (lambda: nn.LayerNorm([1, 1], [0, 0])([[1, 2, 3]]), ValueError,
-         r"x must have 1 to 3 dimensions and 2 features in the last, got shape \(1, 3\)"),
-        (lambda: nn.LayerNorm([1], [0])(np.ones((1, 1, 1, 1))), ValueError, "1 to 3 dimensions"),
-        (lambda: nn.LayerNorm([1], [0])(1.0), ValueError, "1 to 3 dimensions"),
+         r"x must have at least 1 dimension and 2 features in the last, got shape \(1, 3\)"),
+        (lambda: nn.LayerNorm([1], [0])(1.0), ValueError, "at least 1 dimension"),
         (lambda: nn.LayerNorm([1, 1], [0, 0]).quantized(
             QuantizationParams(1), QuantizationParams(1))(np.ones((2, 3))), ValueError,
          "2 features in the last"),

@@ -23,9 +23,11 @@ SHAPES = {
     "ConvTranspose2DQuantized": (3, 4, 4), "DenseQuantized": (8,), "DropoutQuantized": (2, 2),
     "EmbeddingQuantized": (5,), "FlattenQuantized": (2, 3, 4), "GELUQuantized": (6,),
     "GlobalAvgPool2DQuantized": (5, 4, 8), "IdentityQuantized": (3,),
-    "LayerNormQuantized": (5, 12), "MaxPool2DQuantized": (8, 8, 6), "ReLU6Quantized": (4, 5),
+    "LayerNormQuantized": (5, 12), "MaxPool2DQuantized": (8, 8, 6), "MulQuantized": (8, 8, 8),
+    "OperatorQuantized": (12,), "ReLU6Quantized": (4, 5),
     "ReLUQuantized": (4, 5), "ReshapeQuantized": (5, 5, 6), "SigmoidQuantized": (3, 3),
-    "SoftmaxQuantized": (5,), "TanhQuantized": (7,),
+    "SoftmaxQuantized": (5,), "SubQuantized": (12,),
+    "TableQuantized": (6,), "TanhQuantized": (7,),
 }
 
 
@@ -43,7 +45,7 @@ def twin(kind, batch=2):
 
 def test_zoo_has_every_twin():
     kinds = {name for name in nn.layers.__all__ if name.endswith("Quantized")}
-    assert set(twins()) == kinds == set(SHAPES)
+    assert set(twins()) - {"ConstantQuantized"} == kinds - {"ConstantQuantized"} == set(SHAPES)
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -87,7 +89,7 @@ def test_kinds_of_input(kind):
         assert layer.quantized_forward(*others) == expected
     with pytest.raises(TypeError, match="takes QuantizedTensors, got ndarray"):
         layer.quantized_forward(*(x.data for x in reals))
-    with pytest.raises(TypeError, match=rf"takes {len(inputs)} input\(s\), got {len(inputs) + 1}"):
+    with pytest.raises(TypeError, match=rf"takes {len(inputs)} input\(s\).*, got {len(inputs) + 1}"):
         layer.quantized_forward(*inputs, inputs[0])
     ctx = nn.Context()
     assert layer.quantized_forward(*inputs, ctx=ctx) == y

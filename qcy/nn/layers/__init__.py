@@ -4,12 +4,15 @@
     weights.py      quantizing weights and biases
     dense.py conv.py norm.py activations.py pooling.py shape.py merge.py attention.py
     embedding.py
+    operator.py     operators of ONNX, constants
+    recurrent.py    LSTM, GRU, RNN
+    weight_only.py  int8 weights, float32 arithmetic
     adaptive.py     one door for both kinds of tensor
 """
 
 from qcy.nn.layers.activations import (
     GELU, GELUQuantized, ReLU, ReLU6, ReLU6Quantized, ReLUQuantized, Sigmoid, SigmoidQuantized,
-    Softmax, SoftmaxQuantized, Tanh, TanhQuantized,
+    Softmax, SoftmaxQuantized, TableQuantized, Tanh, TanhQuantized,
 )
 from qcy.nn.layers.adaptive import AdaptiveLayer
 from qcy.nn.layers.attention import Attention, AttentionQuantized
@@ -17,25 +20,32 @@ from qcy.nn.layers.base import Layer, QuantizedLayer
 from qcy.nn.layers.conv import Conv2D, Conv2DQuantized, ConvTranspose2D, ConvTranspose2DQuantized
 from qcy.nn.layers.dense import Dense, DenseDynamic, DenseQuantized
 from qcy.nn.layers.embedding import Embedding, EmbeddingQuantized
-from qcy.nn.layers.merge import Add, AddQuantized, Concat, ConcatQuantized
+from qcy.nn.layers.merge import (
+    Add, AddQuantized, Concat, ConcatQuantized, Mul, MulQuantized, Sub, SubQuantized,
+)
 from qcy.nn.layers.norm import BatchNorm, BatchNormQuantized, LayerNorm, LayerNormQuantized
+from qcy.nn.layers.operator import Constant, ConstantQuantized, Operator, OperatorQuantized
 from qcy.nn.layers.pooling import (
     AvgPool2D, AvgPool2DQuantized, GlobalAvgPool2D, GlobalAvgPool2DQuantized, MaxPool2D,
     MaxPool2DQuantized,
 )
+from qcy.nn.layers.recurrent import Recurrent, RecurrentDynamic
 from qcy.nn.layers.shape import (
     Dropout, DropoutQuantized, Flatten, FlattenQuantized, Identity, IdentityQuantized, Reshape,
     ReshapeQuantized,
 )
+from qcy.nn.layers.weight_only import Conv2DWeightOnly, DenseWeightOnly
 
 __all__ = [
     "GELU", "AdaptiveLayer", "Add", "AddQuantized", "Attention", "AttentionQuantized", "AvgPool2D",
-    "AvgPool2DQuantized", "BatchNorm", "BatchNormQuantized", "Concat", "ConcatQuantized", "Conv2D",
-    "Conv2DQuantized", "ConvTranspose2D", "ConvTranspose2DQuantized", "Dense", "DenseDynamic",
-    "DenseQuantized", "Dropout", "DropoutQuantized", "Embedding", "EmbeddingQuantized", "Flatten",
+    "AvgPool2DQuantized", "BatchNorm", "BatchNormQuantized", "Concat", "ConcatQuantized",
+    "Constant", "ConstantQuantized", "Conv2D", "Conv2DQuantized", "Conv2DWeightOnly",
+    "ConvTranspose2D", "ConvTranspose2DQuantized", "Dense", "DenseDynamic", "DenseQuantized",
+    "DenseWeightOnly", "Dropout", "DropoutQuantized", "Embedding", "EmbeddingQuantized", "Flatten",
     "FlattenQuantized", "GELUQuantized", "GlobalAvgPool2D", "GlobalAvgPool2DQuantized", "Identity",
     "IdentityQuantized", "Layer", "LayerNorm", "LayerNormQuantized", "MaxPool2D",
-    "MaxPool2DQuantized", "QuantizedLayer", "ReLU", "ReLU6", "ReLU6Quantized", "ReLUQuantized",
-    "Reshape", "ReshapeQuantized", "Sigmoid", "SigmoidQuantized", "Softmax", "SoftmaxQuantized",
-    "Tanh", "TanhQuantized",
+    "MaxPool2DQuantized", "Mul", "MulQuantized", "Operator", "OperatorQuantized", "QuantizedLayer",
+    "ReLU", "ReLU6", "ReLU6Quantized", "ReLUQuantized", "Recurrent", "RecurrentDynamic", "Reshape",
+    "ReshapeQuantized", "Sigmoid", "SigmoidQuantized", "Softmax", "SoftmaxQuantized", "Sub",
+    "SubQuantized", "TableQuantized", "Tanh", "TanhQuantized",
 ]

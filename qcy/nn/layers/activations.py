@@ -19,6 +19,7 @@ class ReLU(Layer):
     """
 
     KEEPS_PARAMS = True
+    IS_POINTWISE = True
 
     def _forward(self, x):
         return np.maximum(x, 0)
@@ -38,6 +39,7 @@ class ReLU6(Layer):
     """
 
     KEEPS_PARAMS = True
+    IS_POINTWISE = True
 
     def _forward(self, x):
         return np.clip(x, 0, 6)
@@ -51,6 +53,7 @@ class ReLUQuantized(QuantizedLayer):
     """8-bit `ReLU`: codes clamped, parameters unchanged, equation (14)."""
 
     KEEPS_PARAMS = True
+    IS_POINTWISE = True
     _ACTIVATION = "relu"
 
     def __init__(self, in_params, out_params):
@@ -83,6 +86,7 @@ class TableQuantized(QuantizedLayer):
     """
 
     ARRAYS = ("table",)
+    IS_POINTWISE = True
 
     def __init__(self, table, in_params, out_params):
         super().__init__(in_params, out_params)
@@ -115,6 +119,8 @@ class Sigmoid(Layer):
     array([0.5], dtype=float32)
     """
 
+    IS_POINTWISE = True
+
     def _forward(self, x):
         power = np.exp(-np.abs(x))
         return np.where(x >= 0, np.float32(1), power) / (1 + power)
@@ -137,6 +143,8 @@ class Tanh(Layer):
     >>> Tanh()([0.0])
     array([0.], dtype=float32)
     """
+
+    IS_POINTWISE = True
 
     def _forward(self, x):
         return np.tanh(x)
@@ -163,6 +171,8 @@ class GELU(Layer):
     >>> GELU()([-1.0, 0.0, 1.0]).round(4)
     array([-0.1587,  0.    ,  0.8413], dtype=float32)
     """
+
+    IS_POINTWISE = True
 
     def _forward(self, x):
         # Far below, where float32 is at -0, it stays there: -infinity has no product with 0.

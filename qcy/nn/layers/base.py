@@ -26,6 +26,10 @@ class Layer:
     ARRAYS = ()
     #: Number of inputs; None: any number, at least one.
     N_INPUTS = 1
+    #: Number of outputs.
+    n_outputs = 1
+    #: Whether each element of the output comes from those of the inputs in its place.
+    IS_POINTWISE = False
     #: Whether the output's codes mean what the input's mean: the twin keeps its parameters.
     KEEPS_PARAMS = False
     #: Whether the inputs are numbers that no layer, in float or in 8 bits, takes as codes: indices.
@@ -62,7 +66,7 @@ class Layer:
         self._check_count(inputs)
         # NumPy makes numbers of arrays without axes.
         result = np.asarray(self._forward(*(_validate.real_array("x", x) for x in inputs)))
-        return Tensor(result) if isinstance(inputs[0], Tensor) else result
+        return Tensor(result) if inputs and isinstance(inputs[0], Tensor) else result
 
     __call__ = forward
 
@@ -85,6 +89,13 @@ class Layer:
         """Return the output parameters that calibration cannot change, or None."""
         return None
 
+    @property
+    def order(self):
+        """How images must come: "NCHW", "NHWC", as "outside" the model, or in "any" order."""
+        if "layout" in self.SETTINGS:
+            return self.layout
+        return "any" if self.IS_POINTWISE else "outside"
+
     def with_layout(self, layout):
         """Return the same layer for images in another layout, "NCHW" or "NHWC"."""
         return self.replace(layout=layout) if "layout" in self.SETTINGS else self
@@ -104,7 +115,7 @@ class Layer:
         return {name: np.asarray(value) for name, value in found.items() if value is not None}
 
     def _check_count(self, inputs):
-        if not inputs or (self.N_INPUTS is not None and len(inputs) != self.N_INPUTS):
+        if len(inputs) != self.N_INPUTS if self.N_INPUTS is not None else not inputs:
             wanted = "at least 1" if self.N_INPUTS is None else self.N_INPUTS
             raise TypeError(f"{type(self).__name__} takes {wanted} input(s), got {len(inputs)}")
 

@@ -14,7 +14,7 @@ from qcy.tensor.quantization import QuantizationParams
 
 
 class Dense(Layer):
-    """``y = x @ weight + bias``, over the last axis of up to three.
+    """``y = x @ weight + bias``, over the last axis.
 
     Parameters
     ----------
@@ -162,8 +162,8 @@ class DenseQuantized(PackedProduct, QuantizedLayer):
 
 
 def _check_features(x, n_in):
-    """Check the last axis. Four axes are an image, whose last axis depends on its layout."""
-    if not 1 <= x.ndim <= 3 or x.shape[-1] != n_in:
+    """Check the last axis."""
+    if x.ndim < 1 or x.shape[-1] != n_in:
         raise ValueError(
-            f"x must have 1 to 3 dimensions and {n_in} features in the last, got shape {x.shape}"
+            f"x must have at least 1 dimension and {n_in} features in the last, got shape {x.shape}"
         )

@@ -10,8 +10,61 @@ from qcy.nn.layers.base import (
 from qcy.tensor.tables import requantize_table
 
 
-class Add(Layer):
-    """The sum of two inputs.
+class _Pair(Layer):
+    """A function of two inputs, element by element, that broadcasts as NumPy does."""
+
+    SETTINGS = ("activation",)
+    N_INPUTS = 2
+    IS_POINTWISE = True
+    _FUNCTION = None
+
+    def __init__(self, *, activation=None):
+        self.activation = _validate.choice("activation", activation, ACTIVATIONS)
+
+    def _forward(self, a, b):
+        _check_broadcast(a, b)
+        return activate(self._FUNCTION(a, b), self.activation)
+
+    def quantized(self, in_params, out_params):
+        """Return the 8-bit twin."""
+        return _TWINS[type(self)](in_params, out_params, activation=self.activation)
+
+
+class _PairQuantized(QuantizedLayer):
+    """The twin of a function of two inputs."""
+
+    SETTINGS = ("in_params", "out_params", "activation")
+    N_INPUTS = 2
+    IS_POINTWISE = True
+
+    def __init__(self, in_params, out_params, *, activation=None):
+        super().__init__(in_params, out_params)
+        self.activation = _validate.choice("activation", activation, ACTIVATIONS)
+        self._clamp = activation_clamp(activation, out_params)
+        scales = np.array([params.scale for params in self.in_params])
+        with np.errstate(over="ignore", under="ignore"):
+            multipliers = self._multipliers(scales)
+        _validate.multipliers(
+            multipliers, ("input scale", scales), ("output scale", out_params.scale), place="input"
+        )
+
+    def _multipliers(self, scales):
+        """Return what equation (15) multiplies with."""
+        return scales / self.out_params.scale
+
+    def _settings(self):
+        """Return the arguments of the primitive."""
+        left, right = self.in_params
+        return {
+            "a_scale": left.scale, "b_scale": right.scale, "out_scale": self.out_params.scale,
+            "a_zero_point": left.zero_point, "b_zero_point": right.zero_point,
+            "out_zero_point": self.out_params.zero_point, "out_dtype": self.out_params.dtype,
+            "clamp": self._clamp,
+        }
+
+
+class Add(_Pair):
+    """The sum of two inputs, which broadcast as NumPy's do.
 
     Parameters
     ----------
@@ -24,50 +77,94 @@ class Add(Layer):
     array([11., 22.], dtype=float32)
     """
 
-    SETTINGS = ("activation",)
-    N_INPUTS = 2
-
-    def __init__(self, *, activation=None):
-        self.activation = _validate.choice("activation", activation, ACTIVATIONS)
-
-    def _forward(self, a, b):
-        if a.shape != b.shape:
-            raise ValueError(f"inputs must have one shape, got {a.shape} and {b.shape}")
-        return activate(a + b, self.activation)
-
-    def quantized(self, in_params, out_params):
-        """Return an `AddQuantized`."""
-        return AddQuantized(in_params, out_params, activation=self.activation)
+    _FUNCTION = staticmethod(np.add)
 
 
-class AddQuantized(QuantizedLayer):
+class AddQuantized(_PairQuantized):
     """8-bit `Add`: two float32 products, their sum, one rounding, equation (15)."""
-
-    SETTINGS = ("in_params", "out_params", "activation")
-    N_INPUTS = 2
-
-    def __init__(self, in_params, out_params, *, activation=None):
-        super().__init__(in_params, out_params)
-        self.activation = _validate.choice("activation", activation, ACTIVATIONS)
-        self._clamp = activation_clamp(activation, out_params)
-        scales = np.array([params.scale for params in self.in_params])
-        with np.errstate(over="ignore", under="ignore"):
-            multipliers = scales / out_params.scale
-        _validate.multipliers(
-            multipliers, ("input scale", scales), ("output scale", out_params.scale), place="input"
-        )
 
     def forward_codes(self, a, b, out=None):
         """Compute the layer on plain arrays of codes."""
-        if a.shape != b.shape:
-            raise ValueError(f"inputs must have one shape, got {a.shape} and {b.shape}")
-        left, right = self.in_params
-        return primitive.add_q8(
-            a, b, a_scale=left.scale, b_scale=right.scale, out_scale=self.out_params.scale,
-            a_zero_point=left.zero_point, b_zero_point=right.zero_point,
-            out_zero_point=self.out_params.zero_point, out_dtype=self.out_params.dtype,
-            clamp=self._clamp, out=out,
-        )
+        _check_broadcast(a, b)
+        return primitive.add_q8(a, b, **self._settings(), out=out)
+
+
+class Sub(_Pair):
+    """The difference of two inputs, which broadcast as NumPy's do.
+
+    Parameters
+    ----------
+    activation : {None, "relu", "relu6"}
+        Fused into the layer.
+
+    Examples
+    --------
+    >>> Sub()([1.0, 2.0], [10.0, 20.0])
+    array([ -9., -18.], dtype=float32)
+    """
+
+    _FUNCTION = staticmethod(np.subtract)
+
+
+class SubQuantized(_PairQuantized):
+    """8-bit `Sub`: the sum with the second input's codes turned around, equation (15)."""
+
+    def forward_codes(self, a, b, out=None):
+        """Compute the layer on plain arrays of codes."""
+        _check_broadcast(a, b)
+        # The codes of -b: ``qmin + qmax - code``, all bits turned.
+        negative = primitive.lookup_q8(b, _turned(b.dtype))
+        settings = self._settings()
+        settings["b_zero_point"] = sum(_validate.code_range(b.dtype)) - settings["b_zero_point"]
+        return primitive.add_q8(a, negative, **settings, out=out)
+
+
+def _turned(dtype):
+    """Return the table from codes to those of the opposite number."""
+    low, high = _validate.code_range(dtype)
+    return np.arange(high, low - 1, -1).astype(dtype)
+
+
+class Mul(_Pair):
+    """The product of two inputs, which broadcast as NumPy's do.
+
+    Parameters
+    ----------
+    activation : {None, "relu", "relu6"}
+        Fused into the layer.
+
+    Examples
+    --------
+    >>> Mul()([1.0, 2.0], [10.0, 20.0])
+    array([10., 40.], dtype=float32)
+    """
+
+    _FUNCTION = staticmethod(np.multiply)
+
+
+class MulQuantized(_PairQuantized):
+    """8-bit `Mul`: an exact integer product, one rounding, equation (9)."""
+
+    def _multipliers(self, scales):
+        return scales[:1] * scales[1:] / self.out_params.scale
+
+    def forward_codes(self, a, b, out=None):
+        """Compute the layer on plain arrays of codes."""
+        _check_broadcast(a, b)
+        return primitive.mul_q8(a, b, **self._settings(), out=out)
+
+
+_TWINS = {Add: AddQuantized, Sub: SubQuantized, Mul: MulQuantized}
+
+
+def _check_broadcast(a, b):
+    if a.shape != b.shape:
+        try:
+            np.broadcast_shapes(a.shape, b.shape)
+        except ValueError:
+            raise ValueError(
+                f"inputs must have shapes that broadcast, got {a.shape} and {b.shape}"
+            ) from None
 
 
 class Concat(Layer):

@@ -209,10 +209,10 @@ class LayerNormQuantized(QuantizedLayer):
 
 
 def _check_features(x, n):
-    """Check the last axis. Four axes are an image, whose last axis depends on its layout."""
-    if not 1 <= x.ndim <= 3 or x.shape[-1] != n:
+    """Check the last axis."""
+    if x.ndim < 1 or x.shape[-1] != n:
         raise ValueError(
-            f"x must have 1 to 3 dimensions and {n} features in the last, got shape {x.shape}"
+            f"x must have at least 1 dimension and {n} features in the last, got shape {x.shape}"
         )
 
 

@@ -122,6 +122,8 @@ class Identity(_Moving):
     array([1.], dtype=float32)
     """
 
+    IS_POINTWISE = True
+
     def move(self, x):
         """Return `x`."""
         return x
@@ -142,6 +144,7 @@ class Dropout(_Moving):
     """
 
     SETTINGS = ("rate",)
+    IS_POINTWISE = True
 
     def __init__(self, rate=0.5):
         self.rate = _validate.real("rate", rate)
@@ -170,6 +173,7 @@ class ReshapeQuantized(_MovingQuantized):
 class IdentityQuantized(_MovingQuantized):
     """8-bit `Identity`."""
 
+    IS_POINTWISE = True
     _FLOAT = Identity
 
 
@@ -177,6 +181,7 @@ class DropoutQuantized(_MovingQuantized):
     """8-bit `Dropout`."""
 
     SETTINGS = ("in_params", "out_params", *Dropout.SETTINGS)
+    IS_POINTWISE = True
     _FLOAT = Dropout
 
 

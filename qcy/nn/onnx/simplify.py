@@ -1,0 +1,140 @@
+"""Less to run, the same numbers: constants computed, shapes known beforehand, dead ends gone."""
+
+import numpy as np
+
+from qcy.nn.operators import OPERATORS
+
+#: Elements up to which a computed constant may be larger than all that it was computed from.
+MOST_GROWN = 2**20
+#: Operators whose output is not of their inputs alone.
+_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli")
+
+
+def simplify(graph):
+    """Simplify a graph in place.
+
+    What depends on constants alone is computed, what passes its input on is taken out, shapes that
+    are known replace the nodes that would compute them, and what nobody needs goes.
+    """
+    remove_dead(graph)
+    _use_known_shapes(graph)
+    _fold(graph)
+    _pass_on(graph)
+    remove_dead(graph)
+
+
+def remove_dead(graph):
+    """Take out nodes and constants that no output depends on."""
+    needed = set(graph.outputs)
+    kept = []
+    for node in reversed(graph.nodes):
+        if needed.intersection(filter(None, node.outputs)):
+            kept.append(node)
+            node.outputs = [name if name in needed else "" for name in node.outputs]
+            needed.update(node.inputs)
+    graph.nodes = kept[::-1]
+    graph.constants = {name: x for name, x in graph.constants.items() if name in needed}
+
+
+def _use_known_shapes(graph):
+    """Replace the shapes that a graph computes by those that inference knows."""
+    for node in graph.nodes:
+        shape = graph.shape(node.inputs[0]) if node.inputs else None
+        if node.op in ("Shape", "Size") and _is_known(shape):
+            start, end = node.attributes.get("start", 0), node.attributes.get("end", len(shape))
+            value = shape[start:end] if node.op == "Shape" else int(np.prod(shape, dtype=np.int64))
+            graph.constants[node.outputs[0]] = np.array(value, np.int64)
+        elif node.op == "Reshape" and node.inputs[1] not in graph.constants:
+            target = graph.shape(node.outputs[0])
+            # At most one length may be open: it is what is left.
+            if target is not None and sum(not isinstance(n, int) for n in target) <= 1 and (
+                0 not in target
+            ):
+                name = f"{node.name}/shape"
+                graph.constants[name] = np.array(
+                    [n if isinstance(n, int) else -1 for n in target], np.int64
+                )
+                node.inputs[1] = name
+    graph.nodes = [n for n in graph.nodes if not all(o in graph.constants for o in n.outputs)]
+
+
+def _is_known(shape):
+    return shape is not None and all(isinstance(n, int) for n in shape)
+
+
+def _fold(graph):
+    """Compute what depends on constants alone."""
+    left = []
+    for node in graph.nodes:
+        results = _computed(graph, node)
+        if results is None:
+            left.append(node)
+            continue
+        graph.constants.update(zip(node.outputs, results, strict=False))
+    graph.nodes = left
+
+
+def _computed(graph, node):
+    """Return the outputs of a node whose inputs are all constants, or None."""
+    if node.op not in OPERATORS or node.op in _RANDOM or not node.inputs:
+        return None
+    if node.op in ("DequantizeLinear", "QuantizeLinear"):       # they say what is in 8 bits
+        return None
+    if not all(name in graph.constants for name in node.inputs if name):
+        return None
+    inputs = [graph.constants[name] if name else None for name in node.inputs]
+    results = compute(graph, node, inputs)
+    read = sum(x.size for x in inputs if x is not None)
+    grown = sum(y.size for y in results)
+    if grown > max(MOST_GROWN, read) and node.op != "ConstantOfShape":      # weights, in tests
+        return None
+    return results
+
+
+def compute(graph, node, inputs):
+    """Return a node's outputs for arrays, or say which node refuses them."""
+    definition = OPERATORS[node.op]
+    attributes = dict(node.attributes)
+    if definition.counts_outputs:
+        attributes["n_outputs"] = len(node.outputs)
+    try:
+        results = definition.function(*inputs, **attributes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{graph.path}: node {node.name!r} ({node.op}): {error}") from error
+    return [np.asarray(y) for y in (results if isinstance(results, tuple) else (results,))]
+
+
+def _pass_on(graph):
+    """Take out nodes that pass their input on."""
+    instead = {}
+    left = []
+    for node in graph.nodes:
+        node.inputs = [instead.get(name, name) for name in node.inputs]
+        if _does_nothing(graph, node) and not (
+            node.outputs[0] in graph.outputs
+            and (node.inputs[0] in graph.inputs or node.inputs[0] in graph.outputs
+                 or node.inputs[0] in graph.constants)
+        ):
+            instead[node.outputs[0]] = node.inputs[0]
+        else:
+            left.append(node)
+    graph.nodes = left
+    graph.outputs = [instead.get(name, name) for name in graph.outputs]
+
+
+def _does_nothing(graph, node):
+    if node.op == "Identity":
+        return True
+    if node.op == "Dropout":
+        return len(node.inputs) < 3 and not any(node.outputs[1:])
+    if node.op == "Cast":
+        kind = graph.types.get(node.inputs[0])
+        made = graph.types.get(node.outputs[0])
+        return kind is not None and made is not None and kind.dtype == made.dtype
+    if node.op == "Pad":
+        pads = graph.constants.get(node.inputs[1])
+        return pads is not None and not pads.any()
+    if node.op == "Reshape":
+        shapes = graph.shape(node.inputs[0]), graph.shape(node.outputs[0])
+        return shapes[0] == shapes[1] and _is_known(shapes[0])
+    return False
