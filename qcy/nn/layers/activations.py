@@ -216,7 +216,8 @@ class Softmax(Layer):
         axis = image_axis(self.axis, x.ndim, self.layout)
         # Rows side by side, so that either layout sums in the same order.
         rows = np.ascontiguousarray(np.moveaxis(x, axis, -1))
-        power = np.exp(rows - rows.max(axis=-1, keepdims=True, initial=-np.inf))
+        with np.errstate(invalid="ignore"):     # nothing but -infinity has no softmax: NaN
+            power = np.exp(rows - rows.max(axis=-1, keepdims=True, initial=-np.inf))
         power /= power.sum(axis=-1, keepdims=True)
         return np.ascontiguousarray(np.moveaxis(power, -1, axis))
 

@@ -6,6 +6,7 @@
     patterns.py   functions that exporters write in pieces, put together again
     layers.py     which layer an operator becomes
     convert.py    a graph as a model
+    backend.py    what the onnx package calls to run a model
 """
 
 from qcy.nn.onnx.convert import load

@@ -63,6 +63,8 @@ def to_model(graph):
     """Return the model of a graph in its newest form."""
     from qcy.nn.onnx.layers import TRANSLATE
 
+    if not graph.inputs:
+        raise ValueError(f"{graph.path} has no input: what it gives is constant")
     builder = Builder(graph)
     for node in graph.nodes:
         translate = TRANSLATE.get(node.op)

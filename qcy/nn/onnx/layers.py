@@ -362,6 +362,13 @@ def gather(builder, node):
     return builder.add(node, Embedding(table), [node.inputs[1]])
 
 
+@translates("ConstantOfShape")
+def constant_of_shape(builder, node):
+    """A number, of its own type, spread out."""
+    number = np.asarray(node.attributes.get("value", np.float32(0))).reshape(())
+    return builder.add(node, Operator("Expand", constants={0: number}), node.inputs)
+
+
 @translates("LSTM", "GRU", "RNN")
 def recurrent(builder, node):
     """Recurrent layers with constant weights."""

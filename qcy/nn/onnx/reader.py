@@ -14,14 +14,14 @@ from qcy.nn.graph import TensorType
 
 try:
     import onnx
-    from onnx import TensorProto
+    from onnx import TensorProto, TypeProto
 except ImportError as error:
     raise ImportError(
         "reading and writing ONNX files needs the onnx package: pip install 'qcy[onnx]'"
     ) from error
 
 #: The oldest and the newest operator set that qcy's operators are written for.
-OLDEST, NEWEST = 7, 25
+OLDEST, NEWEST = 6, 25
 #: Domains of operators that qcy knows some of; the default one has two names.
 DEFAULT_DOMAINS = ("", "ai.onnx")
 #: Subgraphs that run or do not run as the data says.
@@ -164,12 +164,23 @@ def _opsets(model, path):
             f"{path} is of operator set {version}; the onnx package {onnx.__version__} knows up to "
             f"{known}: a newer one may read it"
         )
-    if version < OLDEST and any(n.domain in DEFAULT_DOMAINS for n in model.graph.node):
+    if version < OLDEST and not all(_is_as_at_oldest(n, version) for n in model.graph.node):
         raise ValueError(
             f"{path} is of operator set {version}, older than {OLDEST}: bring it up to date with "
             "onnx.version_converter"
         )
     return opsets
+
+
+def _is_as_at_oldest(node, version):
+    """Whether an operator was at `version` what it is at the oldest version that qcy reads."""
+    if node.domain not in DEFAULT_DOMAINS:
+        return True
+    try:
+        found = [onnx.defs.get_schema(node.op_type, v, "") for v in (version, OLDEST)]
+    except onnx.defs.SchemaError:       # it was not there
+        return False
+    return found[0].since_version == found[1].since_version
 
 
 class _Reader:
@@ -202,12 +213,12 @@ class _Reader:
         graph.types = {**self.inferred(), **inputs}
         return graph
 
-    def type(self, value):
-        """Return what a graph's input must be."""
+    def type(self, value, what="input"):
+        """Return what a tensor is, or say that it is none of numbers."""
         kind = value.type.tensor_type
         if value.type.WhichOneof("value") != "tensor_type" or kind.elem_type not in _DTYPES:
             raise ValueError(
-                f"{self.path}: input {value.name!r} must be a tensor of numbers or bool, it is "
+                f"{self.path}: {what} {value.name!r} must be a tensor of numbers or bool, it is "
                 f"{_type_name(value.type)}"
             )
         return TensorType(_DTYPES[kind.elem_type], _shape(kind))
@@ -361,18 +372,20 @@ class _Reader:
                     tensor.name, tensor.data_type, list(tensor.dims)
                 ))
             shown.graph.initializer.remove(tensor)
+        for node in shown.graph.node:   # inference takes it apart, and forgets a default
+            if node.op_type == "MeanVarianceNormalization" and not node.attribute:
+                node.attribute.append(onnx.helper.make_attribute("axes", (0, 2, 3)))
         try:
             shown = onnx.shape_inference.infer_shapes(
                 shown, check_type=True, strict_mode=True, data_prop=True
             )
         except onnx.shape_inference.InferenceError as error:
             raise ValueError(f"{self.path} contradicts itself: {error}") from error
-        found = {}
-        for value in (*shown.graph.value_info, *shown.graph.output):
-            kind = value.type.tensor_type
-            if value.type.WhichOneof("value") == "tensor_type" and kind.elem_type in _DTYPES:
-                found[value.name] = TensorType(_DTYPES[kind.elem_type], _shape(kind))
-        return found
+        return {
+            value.name: self.type(value, "tensor")
+            for value in (*shown.graph.value_info, *shown.graph.output)
+            if value.type.WhichOneof("value") and value.type.tensor_type != TypeProto.Tensor()
+        }
 
 
 def _n_bytes(tensor):

@@ -2,9 +2,15 @@
 
 import numpy as np
 
+from qcy.nn.onnx.reader import OnnxNode
+
 _REDUCTIONS = (
     "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum",
     "ReduceLogSumExp", "ReduceSumSquare",
+)
+#: Operators of two inputs that could align them before operator set 7.
+_BINARY = (
+    "Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less",
 )
 
 
@@ -47,6 +53,48 @@ def _to_input(graph, node, attribute, place, dtype=np.int64):
     node.inputs[place] = name
 
 
+def _drop(*names):
+    """Return a change that takes out attributes that never said anything at inference."""
+    def change(graph, node, opset):
+        for name in names:
+            node.attributes.pop(name, None)
+    return change
+
+
+def _aligned(graph, node, place, n_after):
+    """Give an input `n_after` more axes at its end."""
+    name = f"{node.name}/aligned"
+    axes = f"{name}/axes"
+    graph.constants[axes] = np.arange(-n_after, 0)
+    i = next(i for i, other in enumerate(graph.nodes) if other is node)
+    graph.nodes.insert(i, OnnxNode("Unsqueeze", name, [node.inputs[place], axes], [name]))
+    node.inputs[place] = name
+
+
+def _binary(graph, node, opset):
+    """Before operator set 7 the axes of the second input could be aligned with any."""
+    node.attributes.pop("broadcast", None)
+    axis = node.attributes.pop("axis", None)
+    if opset >= 7 or axis is None:
+        return
+    left, right = (graph.shape(name) for name in node.inputs)
+    if left is None or right is None:
+        raise ValueError(
+            f"{graph.path}: node {node.name!r} ({node.op}) has an axis to align, but the shapes of "
+            "its inputs are not known"
+        )
+    n_after = len(left) - axis % len(left) - len(right)
+    if n_after > 0:
+        _aligned(graph, node, 1, n_after)
+
+
+def _prelu(graph, node, opset):
+    """Before operator set 7 there was one slope, or one for each channel."""
+    x, slope = (graph.shape(name) for name in node.inputs)
+    if opset < 7 and x is not None and slope is not None and len(slope) == 1 and len(x) > 2:
+        _aligned(graph, node, 1, len(x) - 2)
+
+
 def _axes(since):
     def change(graph, node, opset):
         if opset < since:
@@ -78,6 +126,9 @@ def _pad(graph, node, opset):
 
 
 def _upsample(graph, node, opset):
+    if opset < 7:
+        height, width = (node.attributes.pop(f"{side}_scale") for side in ("height", "width"))
+        node.attributes["scales"] = (1.0, 1.0, height, width)
     _to_input(graph, node, "scales", 1, np.float32)
     node.op = "Resize"
     _old_resize(node)
@@ -105,12 +156,8 @@ def _top_k(graph, node, opset):
         _to_input(graph, node, "k", 1)
 
 
-def _dropout(graph, node, opset):
-    node.attributes.pop("ratio", None)
-    node.attributes.pop("seed", None)
-
-
 def _batch_norm(graph, node, opset):
+    node.attributes.pop("is_test", None)
     if not node.attributes.pop("spatial", 1):
         raise ValueError(f"{graph.path}: node {node.name!r} normalizes each place by itself")
     if opset < 14:                      # what training makes besides
@@ -125,6 +172,8 @@ _CHANGES = {
     "Softmax": _softmax, "LogSoftmax": _softmax, "Hardmax": _softmax, "Squeeze": _axes(13),
     "Unsqueeze": _axes(13), "ReduceSum": _axes(13), **dict.fromkeys(_REDUCTIONS, _axes(18)),
     "Slice": _slice, "Clip": _clip, "Pad": _pad, "Upsample": _upsample, "Resize": _resize,
-    "Split": _split, "TopK": _top_k, "Dropout": _dropout, "BatchNormalization": _batch_norm,
-    "Scatter": _scatter,
+    "Split": _split, "TopK": _top_k, "BatchNormalization": _batch_norm, "Scatter": _scatter,
+    "Dropout": _drop("ratio", "seed", "is_test"), "Gemm": _drop("broadcast"), "PRelu": _prelu,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _drop("output_sequence")),
+    **dict.fromkeys(_BINARY, _binary),
 }
