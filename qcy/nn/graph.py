@@ -100,7 +100,7 @@ class TensorType:
             array = self._converted(name, array)
         if self.shape is not None and not self._has_shape(array.shape):
             raise ValueError(f"{name} must be {self}, got shape {array.shape}")
-        return np.ascontiguousarray(array).reshape(array.shape)
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
     def _converted(self, name, array):
         kinds = {"f": "fiu", "i": "iu", "u": "iu"}.get(self.dtype.kind, self.dtype.kind)
@@ -165,11 +165,15 @@ class Run:
         value = self.values[name]
         return Tensor(value) if issubclass(kind, Tensor) else value
 
+    def output(self, name, kind):
+        """Return an output of the model, of a kind."""
+        return self.outside(name, kind)
+
     def results(self, kind, ctx=None):
         """Run what is left, and return the outputs: one, or a tuple."""
         for _ in self.nodes(ctx):
             pass
-        results = tuple(self.outside(name, kind) for name in self.model.outputs)
+        results = tuple(self.output(name, kind) for name in self.model.outputs)
         return results[0] if len(results) == 1 else results
 
 

@@ -106,6 +106,7 @@ class Compiled:
     def _leave(self, name, value, in_codes):
         """Record how an output goes out: as codes or as reals, in the layout outside."""
         params = self.model.params[name]
+        in_codes = in_codes or name in self.model.coded_outputs
         if value.ndim == 4 and self.are_last[name] != (self.model.layout == "NHWC"):
             value = (from_nhwc if self.are_last[name] else to_nhwc)(value, "NCHW")
         port = self.recorder.port(value.shape, value.dtype if in_codes else np.float32)

@@ -30,9 +30,10 @@ class QuantizedRun(Run):
         self.model = model
         self.values, self.in_codes = {}, {}
         for name, x in model.bind_inputs(inputs).items():
-            self.in_codes[name] = isinstance(x, QuantizedTensor)
+            is_tensor = isinstance(x, QuantizedTensor)
+            self.in_codes[name] = is_tensor or model.comes_as_codes(name)
             self.values[name] = (
-                codes_in(x, model._params_of(name)) if self.in_codes[name] else model.take(name, x)
+                codes_in(x, model._params_of(name)) if is_tensor else model.take(name, x)
             )
             if name in model.coded_inputs and not self.in_codes[name]:
                 self.values[name] = to_codes(self.values[name], model.params[name])
@@ -67,14 +68,18 @@ class QuantizedRun(Run):
         value = self.values[name]
         return to_reals(value, self.model.params[name]) if self.in_codes[name] else value
 
-    def outside(self, name, kind=np.ndarray):
+    def output(self, name, kind):
+        """Return an output of the model, of a kind, or as the codes that it is."""
+        return self.outside(name, kind, name in self.model.coded_outputs)
+
+    def outside(self, name, kind=np.ndarray, in_codes=False):
         """Return a tensor as it is outside: of a kind, in the model's layout."""
-        in_codes = issubclass(kind, QuantizedTensor) and name in self.model.params
-        value = self._codes(name) if in_codes else self._numbers(name)
+        is_tensor = issubclass(kind, QuantizedTensor) and name in self.model.params
+        value = self._codes(name) if is_tensor or in_codes else self._numbers(name)
         if value.ndim == 4 and self.are_last[name] != (self.model.layout == "NHWC"):
             turn = from_nhwc if self.are_last[name] else to_nhwc
             value = turn(value, "NCHW")
-        if in_codes:
+        if is_tensor:
             return QuantizedTensor(value, self.model.params[name])
         return value if issubclass(kind, np.ndarray) else Tensor(value)
 
@@ -96,18 +101,32 @@ class QuantizedModel(Graph):
         Of images outside.
     manifest : dict
         What the model was made with: versions, settings, hash of the calibration data.
+    coded_outputs : sequence of str, default ()
+        Names of the outputs that are plain arrays of codes whatever the inputs are, instead of the
+        reals that those stand for.
     input_types, output_names
-        As for `Model`.
+        As for `Model`. An input of int8 or uint8 that has parameters comes as codes.
     """
 
     def __init__(
-        self, nodes, outputs, inputs, *, params, layout="NCHW", manifest=None, **types
+        self, nodes, outputs, inputs, *, params, layout="NCHW", manifest=None, coded_outputs=(),
+        **types
     ):
         super().__init__(nodes, outputs, inputs, **types)
         self.params = dict(params)
         for node in self.nodes:
             if isinstance(node.layer, QuantizedLayer):
                 self._check_params(node)
+        for name in filter(self.comes_as_codes, self.inputs):
+            dtype = self.input_types[name].dtype
+            if self.params[name].dtype != dtype:
+                raise ValueError(
+                    f"params of input {name!r} must be of {dtype}, got {self.params[name]}"
+                )
+        self.coded_outputs = tuple(coded_outputs)
+        for name in self.coded_outputs:
+            if name not in self.outputs or name not in self.params:
+                raise ValueError(f"coded_outputs must be outputs that have params, got {name!r}")
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
         self.manifest = dict(manifest or {})
         self._programs = {}
@@ -198,7 +217,8 @@ class QuantizedModel(Graph):
         Parameters
         ----------
         *inputs : QuantizedTensor or float32 array
-            Read where they lie, each time it runs: C-ordered.
+            Read where they lie, each time it runs: C-ordered. Of an input that comes as codes, an
+            array of them.
         n_threads : int, optional
             Threads to use at most. Default: see `qcy.threads`.
 
@@ -216,7 +236,10 @@ class QuantizedModel(Graph):
         arrays = self._arrays(inputs)
         for x, array in zip(inputs, arrays, strict=True):
             if not isinstance(x, QuantizedTensor) and array is not x:
-                raise ValueError("inputs of a bound call must be C-ordered float32 arrays")
+                raise ValueError(
+                    "inputs of a bound call must be C-ordered float32 arrays, or of the codes that "
+                    "the model takes"
+                )
         in_codes = isinstance(inputs[0], QuantizedTensor)
         compiled = self._compiled(arrays, in_codes)
         if compiled is None:
@@ -233,15 +256,24 @@ class QuantizedModel(Graph):
         Parameters
         ----------
         *shapes : tuple of int
-            Of each input, float32, with the batch.
+            Of each input, with the batch.
 
         Returns
         -------
         dict
             ``arena_bytes``, for all results between layers; ``steps``, how many kernel calls.
         """
-        program = Compiled(self, [(shape, np.float32) for shape in shapes], False).program
+        kinds = [
+            self.input_types[name].dtype if self.comes_as_codes(name) else np.dtype(np.float32)
+            for name in self.inputs
+        ]
+        program = Compiled(self, list(zip(shapes, kinds, strict=True)), False).program
         return {"arena_bytes": program.arena_bytes, "steps": len(program.steps)}
+
+    def comes_as_codes(self, name):
+        """Whether an input comes as codes, not as reals: its type says so."""
+        kind = self.input_types.get(name)
+        return kind is not None and kind.dtype in _validate.Q8_DTYPES and name in self.params
 
     @property
     def coded_inputs(self):

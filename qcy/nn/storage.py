@@ -63,6 +63,8 @@ def to_bytes(model):
             "params": {name: _plain(p) for name, p in model.params.items()},
             "layout": model.layout, "manifest": model.manifest,
         }
+        if model.coded_outputs:
+            header["coded_outputs"] = model.coded_outputs
     packed = zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)
     body = _FIXED.pack(MAGIC, FORMAT, ARITHMETIC, len(packed)) + packed + b"".join(arrays)
     return body + _SUM.pack(zlib.crc32(body))
@@ -166,7 +168,8 @@ def _from_header(header, blob):
     return QuantizedModel(
         nodes, header["outputs"], header["inputs"],
         params={name: _unplain(p) for name, p in header["params"].items()},
-        layout=header["layout"], manifest=header["manifest"], **types,
+        layout=header["layout"], manifest=header["manifest"],
+        coded_outputs=header.get("coded_outputs", ()), **types,
     )
 
 

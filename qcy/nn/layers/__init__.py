@@ -5,6 +5,7 @@
     dense.py conv.py norm.py activations.py pooling.py shape.py merge.py attention.py
     embedding.py
     operator.py     operators of ONNX, constants
+    codes.py        reals into codes, operators of ONNX on codes
     recurrent.py    LSTM, GRU, RNN
     weight_only.py  int8 weights, float32 arithmetic
     adaptive.py     one door for both kinds of tensor
@@ -17,6 +18,7 @@ from qcy.nn.layers.activations import (
 from qcy.nn.layers.adaptive import AdaptiveLayer
 from qcy.nn.layers.attention import Attention, AttentionQuantized
 from qcy.nn.layers.base import Layer, QuantizedLayer
+from qcy.nn.layers.codes import QLinearOperator, Quantize
 from qcy.nn.layers.conv import Conv2D, Conv2DQuantized, ConvTranspose2D, ConvTranspose2DQuantized
 from qcy.nn.layers.dense import Dense, DenseDynamic, DenseQuantized
 from qcy.nn.layers.embedding import Embedding, EmbeddingQuantized
@@ -44,8 +46,8 @@ __all__ = [
     "DenseWeightOnly", "Dropout", "DropoutQuantized", "Embedding", "EmbeddingQuantized", "Flatten",
     "FlattenQuantized", "GELUQuantized", "GlobalAvgPool2D", "GlobalAvgPool2DQuantized", "Identity",
     "IdentityQuantized", "Layer", "LayerNorm", "LayerNormQuantized", "MaxPool2D",
-    "MaxPool2DQuantized", "Mul", "MulQuantized", "Operator", "OperatorQuantized", "QuantizedLayer",
-    "ReLU", "ReLU6", "ReLU6Quantized", "ReLUQuantized", "Recurrent", "RecurrentDynamic", "Reshape",
-    "ReshapeQuantized", "Sigmoid", "SigmoidQuantized", "Softmax", "SoftmaxQuantized", "Sub",
-    "SubQuantized", "TableQuantized", "Tanh", "TanhQuantized",
+    "MaxPool2DQuantized", "Mul", "MulQuantized", "Operator", "OperatorQuantized", "QLinearOperator",
+    "Quantize", "QuantizedLayer", "ReLU", "ReLU6", "ReLU6Quantized", "ReLUQuantized", "Recurrent",
+    "RecurrentDynamic", "Reshape", "ReshapeQuantized", "Sigmoid", "SigmoidQuantized", "Softmax",
+    "SoftmaxQuantized", "Sub", "SubQuantized", "TableQuantized", "Tanh", "TanhQuantized",
 ]
