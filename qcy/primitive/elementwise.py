@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from qcy import _kernels, _validate
+from qcy._step import Place
 from qcy.primitive.binding import bindable
 from qcy.primitive.codes import clamp_codes, flip_of, output_target
 
@@ -206,12 +207,22 @@ def _operands(a, b, a_zero_point, b_zero_point):
     if arrays[0].shape != arrays[1].shape:
         shapes = [array.shape for array in arrays]
         try:
-            arrays = [np.ascontiguousarray(array) for array in np.broadcast_arrays(*arrays)]
+            shape = np.broadcast_shapes(*shapes)
         except ValueError:
             raise ValueError(
                 f"a is {shapes[0]} and b is {shapes[1]}: shapes do not broadcast"
             ) from None
+        arrays = [_spread(array, shape) for array in arrays]
     return arrays, (*zeros, *signed)
+
+
+def _spread(codes, shape):
+    """Return codes broadcast to a shape: a constant in a program too, but no other operand."""
+    if codes.shape == shape:
+        return codes
+    if type(codes) is Place:
+        raise TypeError("an operand that broadcasts cannot be recorded, unless it is constant")
+    return np.ascontiguousarray(np.broadcast_to(codes, shape))
 
 
 def _output(out, dtype, zero_point, clamp, a, b):

@@ -18,7 +18,11 @@ _GONE = {"Constant", "Upsample", "Scatter"}
 
 
 def load(source):
-    """Read an ONNX file as a float model.
+    """Read an ONNX file as a model.
+
+    A quantized file, with QuantizeLinear and DequantizeLinear around its operators or of operators
+    such as QLinearConv, becomes an 8-bit model with the file's own codes and scales. What it has in
+    float stays so.
 
     Parameters
     ----------
@@ -26,7 +30,7 @@ def load(source):
 
     Returns
     -------
-    Model
+    Model or QuantizedModel
 
     Raises
     ------
@@ -41,7 +45,19 @@ def load(source):
     simplify(graph)
     recognize(graph)
     remove_dead(graph)
+    if has_codes(graph):
+        from qcy.nn.onnx.qdq import to_quantized_model
+
+        model = to_quantized_model(graph)
+        if model is not None:
+            return model
     return to_model(graph)
+
+
+def has_codes(graph):
+    """Whether the nodes of a graph take or give codes."""
+    kinds = ("QuantizeLinear", "DequantizeLinear", "QLinear", "QGemm")
+    return any(node.op.rpartition(":")[2].startswith(kinds) for node in graph.nodes)
 
 
 def check_operators(nodes, path):
@@ -61,18 +77,11 @@ def check_operators(nodes, path):
 
 def to_model(graph):
     """Return the model of a graph in its newest form."""
-    from qcy.nn.onnx.layers import TRANSLATE
-
     if not graph.inputs:
         raise ValueError(f"{graph.path} has no input: what it gives is constant")
     builder = Builder(graph)
     for node in graph.nodes:
-        translate = TRANSLATE.get(node.op)
-        try:
-            if translate is None or not translate(builder, node):
-                builder.add_operator(node)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{graph.path}: node {node.name!r} ({node.op}): {error}") from error
+        builder.add_node(node)
     return Model(
         builder.nodes, [builder.tensor(name) for name in graph.outputs], list(graph.inputs),
         input_types=graph.inputs, output_names=graph.output_names,
@@ -113,6 +122,19 @@ class Builder:
         self._names.add(name)
         self.nodes.append(Node(name, layer, inputs))
         return name
+
+    def add_node(self, node):
+        """Add the layers that do the work of a node, or say which node cannot be."""
+        from qcy.nn.onnx.layers import TRANSLATE
+
+        translate = TRANSLATE.get(node.op)
+        try:
+            if translate is None or not translate(self, node):
+                self.add_operator(node)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.graph.path}: node {node.name!r} ({node.op}): {error}"
+            ) from error
 
     def add(self, node, layer, inputs=None):
         """Add the layer of a node, which takes the node's inputs if none are given.

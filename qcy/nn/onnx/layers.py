@@ -30,14 +30,14 @@ def conv(builder, node):
     bias = _optional(builder, node, 2)
     if weight is None or weight.ndim not in (3, 4) or bias is False:
         return False
-    settings = _window(builder, node, weight.shape[2:])
+    settings = window(builder, node, weight.shape[2:])
     if settings is None:
         return False
     groups = node.attributes.get("group", 1)
     if weight.ndim == 4:
         return builder.add(node, Conv2D(weight, bias, groups=groups, **settings))
     return _as_image(
-        builder, node, Conv2D(weight[:, :, None], bias, groups=groups, **_flat(settings))
+        builder, node, Conv2D(weight[:, :, None], bias, groups=groups, **flat(settings))
     )
 
 
@@ -51,13 +51,13 @@ def conv_transpose(builder, node):
         or node.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     ):
         return False
-    settings = _window(builder, node, weight.shape[2:])
+    settings = window(builder, node, weight.shape[2:])
     settings["output_padding"] = node.attributes.get("output_padding", (0,) * (weight.ndim - 2))
     groups = node.attributes.get("group", 1)
     if weight.ndim == 4:
         return builder.add(node, ConvTranspose2D(weight, bias, groups=groups, **settings))
     return _as_image(
-        builder, node, ConvTranspose2D(weight[:, :, None], bias, groups=groups, **_flat(settings))
+        builder, node, ConvTranspose2D(weight[:, :, None], bias, groups=groups, **flat(settings))
     )
 
 
@@ -69,7 +69,7 @@ def _as_image(builder, node, layer):
     )
 
 
-def _flat(settings):
+def flat(settings):
     """Return the settings of a window in one dimension for images of one row."""
     flat = {name: (1, *value) for name, value in settings.items() if name in ("stride", "dilation")}
     if "output_padding" in settings:
@@ -86,7 +86,7 @@ def _optional(builder, node, place):
     return False if value is None else value
 
 
-def _window(builder, node, kernel):
+def window(builder, node, kernel):
     """Return stride, dilation and padding, or None if they depend on the size of what comes."""
     n = len(kernel)
     stride = node.attributes.get("strides", (1,) * n)
@@ -250,7 +250,7 @@ def _pooling(builder, node):
     kernel = tuple(node.attributes["kernel_shape"])
     if len(kernel) != 2 or node.attributes.get("storage_order", 0):
         return None
-    found = _window(builder, node, kernel)
+    found = window(builder, node, kernel)
     if found is None:
         return None
     if node.attributes.get("ceil_mode", 0):
@@ -294,9 +294,35 @@ def reduce_mean(builder, node):
         return False
     if node.attributes.get("keepdims", 1):
         return builder.add(node, GlobalAvgPool2D())
-    return builder.add_chain(
-        node, GlobalAvgPool2D(), Operator("Squeeze", constants={1: np.array([2, 3])})
+    return builder.add_chain(node, GlobalAvgPool2D(), Flatten())
+
+
+@translates("Reshape")
+def reshape(builder, node):
+    """All axes but the first into one, where that is what the shape says."""
+    target = builder.constant(node.inputs[1])
+    shape = builder.graph.shape(node.inputs[0])
+    if target is None or target.size != 2 or shape is None or len(shape) < 2 or (
+        not builder.is_float(node.inputs[0])
+        or not all(isinstance(size, int) for size in shape[1:])
+    ):
+        return False
+    rows, features = target.tolist()
+    whole = int(np.prod(shape[1:]))
+    is_flat = features == whole and rows in (-1, shape[0])
+    keeps_rows = rows == shape[0] or (rows == 0 and not node.attributes.get("allowzero", 0))
+    return (is_flat or (features == -1 and keeps_rows and whole)) and builder.add(node, Flatten())
+
+
+@translates("Squeeze")
+def squeeze(builder, node):
+    """Images of one cell as rows of their channels."""
+    shape = builder.graph.shape(node.inputs[0])
+    axes = builder.constant(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
+    is_cell = axes is not None and shape is not None and len(shape) == 4 and (
+        tuple(shape[2:]) == (1, 1) and sorted(int(axis) % 4 for axis in axes.ravel()) == [2, 3]
     )
+    return is_cell and builder.is_float(node.inputs[0]) and builder.add(node, Flatten())
 
 
 @translates("Flatten")

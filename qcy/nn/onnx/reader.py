@@ -14,11 +14,13 @@ from qcy.nn.graph import TensorType
 
 try:
     import onnx
-    from onnx import TensorProto, TypeProto
+    from onnx import TensorProto
 except ImportError as error:
     raise ImportError(
         "reading and writing ONNX files needs the onnx package: pip install 'qcy[onnx]'"
     ) from error
+
+from qcy.nn.onnx.shapes import infer
 
 #: The oldest and the newest operator set that qcy's operators are written for.
 OLDEST, NEWEST = 6, 25
@@ -26,8 +28,6 @@ OLDEST, NEWEST = 6, 25
 DEFAULT_DOMAINS = ("", "ai.onnx")
 #: Subgraphs that run or do not run as the data says.
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
-#: Bytes beyond which a tensor's values are not shown to shape inference.
-MOST_SHOWN = 2**16
 
 _DTYPES = {
     TensorProto.FLOAT: np.float32, TensorProto.UINT8: np.uint8, TensorProto.INT8: np.int8,
@@ -363,35 +363,7 @@ class _Reader:
 
     def inferred(self):
         """Return the types of all tensors that can be known beforehand."""
-        shown = onnx.ModelProto()
-        shown.CopyFrom(self.model)
-        large = [t for t in shown.graph.initializer if _n_bytes(t) > MOST_SHOWN]
-        for tensor in large:            # its type is enough
-            if all(value.name != tensor.name for value in shown.graph.input):
-                shown.graph.input.append(onnx.helper.make_tensor_value_info(
-                    tensor.name, tensor.data_type, list(tensor.dims)
-                ))
-            shown.graph.initializer.remove(tensor)
-        for node in shown.graph.node:   # inference takes it apart, and forgets a default
-            if node.op_type == "MeanVarianceNormalization" and not node.attribute:
-                node.attribute.append(onnx.helper.make_attribute("axes", (0, 2, 3)))
-        try:
-            shown = onnx.shape_inference.infer_shapes(
-                shown, check_type=True, strict_mode=True, data_prop=True
-            )
-        except onnx.shape_inference.InferenceError as error:
-            raise ValueError(f"{self.path} contradicts itself: {error}") from error
-        return {
-            value.name: self.type(value, "tensor")
-            for value in (*shown.graph.value_info, *shown.graph.output)
-            if value.type.WhichOneof("value") and value.type.tensor_type != TypeProto.Tensor()
-        }
-
-
-def _n_bytes(tensor):
-    return max(len(tensor.raw_data), 4 * len(tensor.float_data), *(
-        [MOST_SHOWN + 1] if tensor.data_location == TensorProto.EXTERNAL else [0]
-    ))
+        return {value.name: self.type(value, "tensor") for value in infer(self.model, self.path)}
 
 
 def _shape(kind):

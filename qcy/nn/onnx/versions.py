@@ -123,6 +123,7 @@ def _pad(graph, node, opset):
     if opset < 11:
         _to_input(graph, node, "pads", 1)
         _to_input(graph, node, "value", 2, np.float32)
+    node.inputs += [""] * (3 - len(node.inputs))        # what is filled up with is left out
 
 
 def _upsample(graph, node, opset):
