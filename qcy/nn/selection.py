@@ -97,7 +97,7 @@ class _Selection:
         if self.skip.intersection(node.covers):
             return "in skip"
         layer = node.layer
-        if not has_twin(layer):
+        if not has_twin(layer, len(node.inputs)):
             return f"{name_of(layer)} has no form in 8 bits"
         if self.forced.intersection(node.covers):
             return ""
@@ -162,10 +162,10 @@ def _is_at_home(layer):
     return type(layer) not in (Operator, Constant)
 
 
-def has_twin(layer):
-    """Whether a layer has a form in 8 bits."""
+def has_twin(layer, n_inputs=1):
+    """Whether a layer that takes so many inputs has a form in 8 bits."""
     if type(layer) is Operator:
-        return layer.KEEPS_PARAMS or layer.IS_POINTWISE
+        return layer.KEEPS_PARAMS or (layer.IS_POINTWISE and n_inputs == 1)
     if type(layer) is Constant:
         return layer.value.dtype == np.float32
     return type(layer).quantized is not Layer.quantized
