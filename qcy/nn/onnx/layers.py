@@ -64,7 +64,7 @@ def conv_transpose(builder, node):
 def _as_image(builder, node, layer):
     """Add a layer for images to sequences (B, C, L), as images of one row."""
     axis = {1: np.array([2])}
-    return builder.add_chain(
+    return builder.add_between(
         node, Operator("Unsqueeze", constants=axis), layer, Operator("Squeeze", constants=axis)
     )
 
@@ -294,9 +294,8 @@ def reduce_mean(builder, node):
         return False
     if node.attributes.get("keepdims", 1):
         return builder.add(node, GlobalAvgPool2D())
-    return builder.add_chain(
-        node, GlobalAvgPool2D(), Operator("Squeeze", constants={1: np.array([2, 3])})
-    )
+    squeeze = Operator("Squeeze", constants={1: np.array([2, 3])})
+    return builder.add_between(node, None, GlobalAvgPool2D(), squeeze)
 
 
 @translates("Flatten")
