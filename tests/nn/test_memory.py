@@ -27,8 +27,8 @@ def conv(x, n, kernel, stride=1, groups=1, act=True):
     return name
 
 x = conv("input", 32, 3, 2)
-for t, n, times, first in ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1),
-                           (6, 160, 3, 2), (6, 320, 1, 1)):
+for t, n, times, first in ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),
+                           (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)):
     for i in range(times):
         stride, inner = (first if i == 0 else 1), channels[x] * t
         y = conv(conv(x, inner, 1) if t > 1 else x, inner, 3, stride, inner)
