@@ -350,6 +350,13 @@ def _per_channel(builder, node, place, value):
     return builder.add(node, BatchNorm(factor, offset, zero, one, epsilon=0.0), [other])
 
 
+@translates("ConstantOfShape")
+def constant_of_shape(builder, node):
+    """One number in a shape that only a run tells."""
+    value = np.ravel(node.attributes.get("value", np.float32(0)))
+    return builder.add(node, Operator("Expand", constants={0: value}), node.inputs)
+
+
 @translates("Gather")
 def gather(builder, node):
     """Rows of a constant table by their numbers."""

@@ -69,13 +69,16 @@ class _Match:
                 return node.inputs[i], found
         return None
 
-    def replace(self, last, op, inputs, attributes=(), pieces=()):
-        """Replace the node that makes the result, and pieces that only it needed, by another."""
+    def replace(self, last, op, inputs, attributes=(), pieces=(), name=None):
+        """Replace the node that makes the result, and pieces that only it needed, by another.
+
+        It has the name of the last, if no other is given.
+        """
         self.is_stale = True
         covers = []
         for node in (*pieces, last):
             covers += [name for name in node.covers if name not in covers]
-        made = OnnxNode(op, last.name, list(inputs), last.outputs[:1], dict(attributes), covers)
+        made = OnnxNode(op, name or last.name, list(inputs), last.outputs[:1], dict(attributes), covers)
         nodes = self.graph.nodes
         nodes[next(i for i, n in enumerate(nodes) if n is last)] = made
         for piece in reversed(list(pieces)):
@@ -310,7 +313,7 @@ def _bias(match, node):
         return
     name = match.other(plus, node.outputs[0])
     if _is_row(match, name) and match.graph.constants[name].size == weight.shape[1]:
-        match.replace(plus, "MatMul", [*node.inputs, _as_row(match, name)], (), [node])
+        match.replace(plus, "MatMul", [*node.inputs, _as_row(match, name)], (), [node], node.name)
 
 
 _RULES = (
