@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from qcy import _validate
+from qcy import _validate, primitive
+from qcy._step import Place
 from qcy.nn.layers.activations import TableQuantized
 from qcy.nn.context import split_context
 from qcy.nn.layers.base import (
@@ -294,10 +295,27 @@ class OperatorQuantized(QuantizedLayer):
 
     def forward_codes(self, *inputs, out=None):
         """Compute the layer on a plain array of codes, and numbers."""
+        if type(inputs[0]) is Place:
+            return self._record(*inputs)
         results = tuple(
             np.ascontiguousarray(y).reshape(y.shape) for y in self._moving.compute(*inputs)
         )
         return results if self.n_outputs > 1 else results[0]
+
+
+    def _record(self, codes, *numbers):
+        """Return the places of what the operator gives as views of its input."""
+        like = np.empty(codes.shape, np.uint8)
+        places = []
+        for view in self._moving.compute(like, *numbers):
+            if view.size and not np.may_share_memory(view, like):
+                raise TypeError(f"{self.op} does more than take codes at even steps")
+            offset = view.ctypes.data - like.ctypes.data if view.size else 0
+            if view.size == like.size and offset == 0 and view.flags.c_contiguous:
+                places.append(codes.reshape(view.shape))
+            else:
+                places.append(primitive.strided_q8(codes, view.shape, view.strides, offset))
+        return tuple(places) if self.n_outputs > 1 else places[0]
 
 
 def _constants(given):

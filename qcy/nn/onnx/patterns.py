@@ -77,8 +77,10 @@ class _Match:
         self.is_stale = True
         covers = []
         for node in (*pieces, last):
-            covers += [name for name in node.covers if name not in covers]
-        made = OnnxNode(op, name or last.name, list(inputs), last.outputs[:1], dict(attributes), covers)
+            covers += [covered for covered in node.covers if covered not in covers]
+        made = OnnxNode(
+            op, name or last.name, list(inputs), last.outputs[:1], dict(attributes), covers
+        )
         nodes = self.graph.nodes
         nodes[next(i for i, n in enumerate(nodes) if n is last)] = made
         for piece in reversed(list(pieces)):
