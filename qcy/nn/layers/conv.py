@@ -263,6 +263,7 @@ class ConvTranspose2DQuantized(PackedProduct, QuantizedLayer):
     """
 
     SETTINGS = ("in_params", "out_params", *ConvTranspose2D.SETTINGS)
+    IS_RECORDED = False
     ARRAYS = ("weight", "weight_scale", "bias", "weight_zero_point")
 
     def __init__(
