@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcy.nn.layers import (
-    Constant, Conv2D, ConvTranspose2D, Dense, Layer, Operator, Softmax,
+    Constant, Conv2D, ConvTranspose2D, Dense, Layer, MatMul, Operator, Softmax,
 )
 
 #: Layers whose weights make them worth it by themselves.
@@ -103,6 +103,8 @@ class _Selection:
             return ""
         if type(layer) is Operator and layer.op in NORMALIZATION:
             return "arithmetic of normalization"
+        if type(layer) is MatMul:
+            return "a product of two tensors of data goes to 8 bits only if asked for"
         return self.data(node)
 
     def data(self, node):

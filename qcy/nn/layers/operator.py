@@ -147,7 +147,11 @@ class Operator(Layer):
 
     @property
     def KEEPS_PARAMS(self):
-        """Whether the operator only moves numbers."""
+        """Whether the operator moves numbers, or gives some between them: codes do as well."""
+        if self.op == "Resize":
+            return self.attribute("mode", "nearest") in ("nearest", "linear") and (
+                self.attribute("coordinate_transformation_mode") != "tf_crop_and_resize"
+            )
         return self.definition.kind == "moves"
 
     def attribute(self, name, default=None):
@@ -221,7 +225,7 @@ class Operator(Layer):
         """
         several = isinstance(in_params, (tuple, list))
         in_params = in_params[0] if several else in_params
-        if self.definition.kind == "moves":
+        if self.KEEPS_PARAMS:
             return OperatorQuantized(in_params, out_params or in_params, **self.settings())
         if not self.IS_POINTWISE:
             return super().quantized(in_params, out_params)
@@ -267,7 +271,7 @@ class OperatorQuantized(QuantizedLayer):
                 f"out_params must be the input's, {self.in_params[0]}, got {out_params}"
             )
         plain = Operator(op, attributes, **settings)
-        if plain.definition.kind != "moves":
+        if not plain.KEEPS_PARAMS:
             raise ValueError(f"op must be one that moves numbers, got {op!r}")
         self.__dict__.update(plain.settings())
         self._moving = plain.in_codes(out_params) if op == "Pad" else plain
