@@ -9,6 +9,7 @@ from qcy import _kernels, _validate
 from qcy._step import Place
 from qcy.primitive.binding import bindable
 from qcy.primitive.codes import clamp_codes, flip_of, output_target
+from qcy.primitive.move import strided_q8
 
 
 @partial(bindable, n_read=2)
@@ -208,21 +209,23 @@ def _operands(a, b, a_zero_point, b_zero_point):
         shapes = [array.shape for array in arrays]
         try:
             shape = np.broadcast_shapes(*shapes)
+            arrays = [_spread(array, shape) for array in arrays]
         except ValueError:
             raise ValueError(
                 f"a is {shapes[0]} and b is {shapes[1]}: shapes do not broadcast"
             ) from None
-        arrays = [_spread(array, shape) for array in arrays]
     return arrays, (*zeros, *signed)
 
 
 def _spread(codes, shape):
-    """Return codes broadcast to a shape: a constant in a program too, but no other operand."""
+    """Return codes repeated along axes in which there is one of them."""
     if codes.shape == shape:
         return codes
-    if type(codes) is Place:
-        raise TypeError("an operand that broadcasts cannot be recorded, unless it is constant")
-    return np.ascontiguousarray(np.broadcast_to(codes, shape))
+    if type(codes) is not Place:
+        return np.ascontiguousarray(np.broadcast_to(codes, shape))
+    sizes = (1,) * (len(shape) - codes.ndim) + codes.shape
+    steps = [int(np.prod(sizes[i + 1 :], dtype=np.int64)) for i in range(len(sizes))]
+    return strided_q8(codes, shape, [0 if n == 1 else s for n, s in zip(sizes, steps, strict=True)])
 
 
 def _output(out, dtype, zero_point, clamp, a, b):

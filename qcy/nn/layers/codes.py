@@ -69,6 +69,7 @@ class QLinearOperator(QuantizedLayer):
 
     SETTINGS = ("in_params", "out_params", "op", "attributes")
     N_INPUTS = None
+    IS_RECORDED = False
 
     def __init__(self, in_params, out_params, op, attributes=()):
         super().__init__(in_params, out_params)

@@ -1,11 +1,13 @@
 """ONNX files in and out; the only place that imports the onnx package.
 
     reader.py     a file as a plain graph, nothing in it trusted
-    shapes.py     types and shapes of its tensors
     versions.py   older forms of operators into the newest
-    simplify.py   constants computed, shapes known beforehand, dead ends gone
+    inference.py  the types of tensors
+    shapes.py     the arithmetic of shapes, done beforehand
+    simplify.py   constants computed, dead ends gone
     patterns.py   functions that exporters write in pieces, put together again
     layers.py     which layer an operator becomes
+    sequences.py  sequences as images of one row
     convert.py    a graph as a model
     coded.py      what a quantized file says of its codes
     qdq.py        a quantized graph as an 8-bit model: DequantizeLinear, operator, QuantizeLinear
@@ -14,6 +16,13 @@
     twins.py      layers in 8 bits that give the codes of the float layer's numbers
     backend.py    what the onnx package calls to run a model
 """
+
+try:
+    import onnx     # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "reading and writing ONNX files needs the onnx package: pip install 'qcy[onnx]'"
+    ) from error
 
 from qcy.nn.onnx.convert import load
 

@@ -160,7 +160,8 @@ def _move_constants(graph):
     makers = {name: node for node in graph.nodes for name in node.outputs}
     for i, node in enumerate(graph.nodes):
         source = makers.get(node.inputs[0]) if node.inputs else None
-        if source is None or source.op != FROM or OPERATORS[node.op].kind != "moves" or (
+        moves = node.op in OPERATORS and OPERATORS[node.op].kind == "moves"
+        if source is None or source.op != FROM or not moves or (
             len(node.outputs) > 1 or node.op == "Pad"
         ):
             continue

@@ -8,7 +8,8 @@ them; or it raises an error that says what does not fit.
 import numpy as np
 
 from qcy.nn.layers import (
-    Conv2DQuantized, ConvTranspose2DQuantized, DenseQuantized, Operator, QLinearOperator,
+    Conv2DQuantized, ConvTranspose2DQuantized, DenseQuantized, MatMulQuantized, Operator,
+    QLinearOperator,
 )
 from qcy.nn.layers.weights import MAX_BIAS
 from qcy.nn.onnx.layers import flat, window
@@ -85,14 +86,12 @@ def _add(builder, node, kind, weight, parts, params, settings, activation):
         weight_zero_point=zero_point, groups=node.attributes.get("group", 1),
         activation=activation, layout="NHWC", **(flat(settings) if is_flat else settings),
     )
-    layers = [layer]
+    before = after = None
     if is_flat:
         rows = {1: np.array([2])}
-        layers = [
-            Operator("Unsqueeze", constants=rows).quantized(source, None), layer,
-            Operator("Squeeze", constants=rows).quantized(params, None),
-        ]
-    return builder.add_codes(node, layers, [builder.tensor(node.inputs[0])])
+        before = Operator("Unsqueeze", constants=rows).quantized(source, None)
+        after = Operator("Squeeze", constants=rows).quantized(params, None)
+    return builder.add_codes(node, layer, [builder.tensor(node.inputs[0])], before, after)
 
 
 @_product("Gemm")
@@ -119,8 +118,7 @@ def mat_mul(builder, node, params, activation, added):
         if added is not None:
             raise ValueError("a product of two tensors has no bias")
         given = [builder.tensor(name) for name in node.inputs]
-        in_params = [builder.params[name] for name in given]
-        builder.add_codes(node, [QLinearOperator(in_params, params, "QLinearMatMul")], given)
+        builder.add_codes(node, product_of_two(builder, node.inputs, given, params), given)
         return False
     scale, zero_point = weight.per_channel(1)
     bias = None
@@ -131,13 +129,21 @@ def mat_mul(builder, node, params, activation, added):
     return add_dense(builder, node, weight.codes, scale, zero_point, bias, params, activation)
 
 
+def product_of_two(builder, names, tensors, params):
+    """Return the layer that multiplies two tensors of codes, `names` of the graph."""
+    in_params = [builder.params[name] for name in tensors]
+    if all((builder.rank(name) or 0) >= 2 for name in names):
+        return MatMulQuantized(in_params, params)
+    return QLinearOperator(in_params, params, "QLinearMatMul")
+
+
 def add_dense(builder, node, weight, scale, zero_point, bias, params, activation=None):
     """Add a dense layer with a weight in codes."""
     layer = DenseQuantized(
         weight, scale, bias, builder.params_of(node.inputs[0]), params,
         weight_zero_point=zero_point, activation=activation,
     )
-    return builder.add_codes(node, [layer], [builder.tensor(node.inputs[0])])
+    return builder.add_codes(node, layer, [builder.tensor(node.inputs[0])])
 
 
 def bias_codes(builder, node, place, scale, n_out, params, source=None):

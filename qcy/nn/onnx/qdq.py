@@ -158,26 +158,32 @@ class CodeBuilder(Builder):
         self.params[made] = params
         return made
 
-    def add_codes(self, node, layers, inputs, covers=None):
-        """Add 8-bit layers that do the work of a node, one after another; the last has its name.
+    def add_codes(self, node, layer, inputs, before=None, after=None):
+        """Add the 8-bit layer of a node, and one or none that comes before it, and after.
 
         Parameters
         ----------
         node : OnnxNode
-        layers : sequence of QuantizedLayer
+        layer, before, after : QuantizedLayer
         inputs : sequence of str
-            What the first takes, by its names in the model.
-        covers : sequence of str, optional
-            Names of the nodes in the file whose work this is.
+            By their names in the model.
+
+        Returns
+        -------
+        bool
+            True.
         """
-        for i, layer in enumerate(layers[:-1]):
-            inputs = [self.insert(f"{node.name}/{i}", layer, inputs)]
-            self.params[inputs[0]] = layer.out_params
-        made = Node(node.name, layers[-1], inputs, covers or node.covers)
+        if before is not None:
+            inputs = [self.insert(f"{node.name}/in", before, inputs)]
+            self.params[inputs[0]] = before.out_params
+        made = Node(node.name, layer, inputs, node.covers)
         self.nodes.append(made)
-        for name, outer in zip(made.outputs, node.outputs, strict=False):
-            self.params[name] = layers[-1].out_params
-            self._tensors[outer] = name
+        tensor = made.name
+        self.params[tensor] = layer.out_params
+        if after is not None:
+            tensor = self.insert(f"{node.name}/out", after, [tensor])
+            self.params[tensor] = after.out_params
+        self._tensors[node.outputs[0]] = tensor
         return True
 
     def layer_of(self, node):
@@ -235,12 +241,12 @@ class CodeBuilder(Builder):
             return self._plain(node)
         self.codes.add(node.outputs[0])
         if name not in self.reals:
-            return self.add_codes(node, [Quantize(params)], [self.tensor(name)])
+            return self.add_codes(node, Quantize(params), [self.tensor(name)])
         source = self.params_of(name)
         if source == params:
             return self.same(node.outputs[0], name, self.codes)
         table = TableQuantized(exact_table(None, source, params), source, params)
-        return self.add_codes(node, [table], [self.tensor(name)])
+        return self.add_codes(node, table, [self.tensor(name)])
 
     def _into_reals(self, node):
         """Convert a DequantizeLinear."""
@@ -331,11 +337,13 @@ class CodeBuilder(Builder):
             is_active = hasattr(self.nodes[-1].layer, "activation")
         if fused and not is_active:
             function = ReLU() if fused == "relu" else ReLU6()
-        made = self.nodes[-1]
-        if made.layer.out_params != params:
-            raise ValueError(f"{node.op} must give codes of {params}, got {made.layer.out_params}")
-        self.nodes[-1] = Node(made.name, made.layer, made.inputs, covers)
-        tensor = made.name
+        tensor = self.tensor(node.outputs[0])
+        if self.params[tensor] != params:
+            raise ValueError(f"{node.op} must give codes of {params}, got {self.params[tensor]}")
+        self.nodes = [
+            Node(n.name, n.layer, n.inputs, covers) if n.name == node.name else n
+            for n in self.nodes
+        ]
         if function is not None:
             table = TableQuantized(exact_table(function, params, params), params, params)
             tensor = self.insert(f"{node.name}/clipped", table, [tensor])

@@ -12,7 +12,7 @@ from qcy.nn.layers import (
     QLinearOperator, Sigmoid, SoftmaxQuantized, TableQuantized,
 )
 from qcy.nn.onnx.coded import stated
-from qcy.nn.onnx.products import add_conv, add_dense
+from qcy.nn.onnx.products import add_conv, add_dense, product_of_two
 from qcy.nn.onnx.reader import OnnxNode
 from qcy.nn.onnx.twins import exact_table
 from qcy.primitive import softmax_table
@@ -162,7 +162,7 @@ def pair(builder, node):
     params = [source for _, source in operands]
     kind = AddQuantized if node.op.endswith("Add") else MulQuantized
     layer = kind(params, _target(builder, node, params[0]))
-    return builder.add_codes(node, [layer], [name for name, _ in operands])
+    return builder.add_codes(node, layer, [name for name, _ in operands])
 
 
 @_lowers("com.microsoft:QLinearSigmoid")
@@ -170,7 +170,7 @@ def sigmoid(builder, node):
     """Sigmoid by a table."""
     name, source = _operand(builder, node, 0)
     target = _target(builder, node, source)
-    return builder.add_codes(node, [Sigmoid().quantized(source, target)], [name])
+    return builder.add_codes(node, Sigmoid().quantized(source, target), [name])
 
 
 @_lowers("com.microsoft:QLinearLeakyRelu")
@@ -179,7 +179,7 @@ def leaky_relu(builder, node):
     name, source = _operand(builder, node, 0)
     target = _target(builder, node, source)
     table = exact_table(Operator("LeakyRelu", node.attributes), source, target)
-    return builder.add_codes(node, [TableQuantized(table, source, target)], [name])
+    return builder.add_codes(node, TableQuantized(table, source, target), [name])
 
 
 @_lowers("com.microsoft:QLinearSoftmax")
@@ -196,7 +196,7 @@ def softmax(builder, node):
     layer = SoftmaxQuantized(
         softmax_table(source.scale), source, target, axis=axis, layout="NHWC"
     )
-    return builder.add_codes(node, [layer], [name])
+    return builder.add_codes(node, layer, [name])
 
 
 @_lowers("com.microsoft:QLinearConcat")
@@ -210,7 +210,7 @@ def concat(builder, node):
     params = [source for _, source in operands]
     tables = np.stack([exact_table(None, source, target) for source in params])
     layer = ConcatQuantized(tables, params, target, axis=axis, layout="NHWC")
-    return builder.add_codes(node, [layer], [name for name, _ in operands])
+    return builder.add_codes(node, layer, [name for name, _ in operands])
 
 
 @_lowers("com.microsoft:QLinearAveragePool", "com.microsoft:QLinearGlobalAveragePool")
@@ -234,14 +234,16 @@ def average_pool(builder, node):
     if type(layer) not in (AvgPool2D, GlobalAvgPool2D):
         return _by_itself(builder, node)
     twin = layer.with_layout("NHWC").quantized(source, target)
-    return builder.add_codes(node, [twin], [name])
+    return builder.add_codes(node, twin, [name])
 
 
 def _by_itself(builder, node):
     """Add an operator on codes that no other layer covers."""
     operands = [_operand(builder, node, place) for place in _operands(node)]
     params = [source for _, source in operands]
-    layer = QLinearOperator(
-        params, _target(builder, node, params[0]), node.op, node.attributes
-    )
-    return builder.add_codes(node, [layer], [name for name, _ in operands])
+    names, target = [name for name, _ in operands], _target(builder, node, params[0])
+    if node.op == "QLinearMatMul":
+        layer = product_of_two(builder, [node.inputs[0], node.inputs[3]], names, target)
+    else:
+        layer = QLinearOperator(params, target, node.op, node.attributes)
+    return builder.add_codes(node, layer, names)

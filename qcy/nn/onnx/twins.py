@@ -8,7 +8,8 @@ import numpy as np
 
 from qcy.nn.layers import (
     GELU, Add, AvgPool2D, Concat, ConcatQuantized, Dropout, Flatten, GlobalAvgPool2D, Identity,
-    MaxPool2D, Mul, Operator, ReLU6, Reshape, Sigmoid, Softmax, Sub, TableQuantized, Tanh,
+    Maximum, MaxPool2D, Mean, Mul, Operator, PReLU, ReLU6, Reshape, Sigmoid, Softmax, Sub,
+    TableQuantized, Tanh,
 )
 from qcy.nn.layers.base import to_codes, to_reals
 
@@ -21,16 +22,19 @@ EXACT = (
     "ThresholdedRelu",
 )
 #: Layers whose twins round the same number as they do, once.
-ROUNDED = (Add, AvgPool2D, GELU, GlobalAvgPool2D, Mul, Sigmoid, Softmax, Sub, Tanh)
+ROUNDED = (
+    Add, AvgPool2D, GELU, GlobalAvgPool2D, Maximum, Mean, Mul, PReLU, Sigmoid, Softmax, Sub, Tanh,
+)
 
 
 def moved(layer, in_params, moving):
     """Return the twin of a layer that moves codes, or refuse."""
     if type(layer) is Operator and layer.KEEPS_PARAMS:
-        twin = layer.quantized(in_params, None)
+        if layer.op == "Resize" and layer.attribute("mode", "nearest") != "nearest":
+            raise ValueError("Resize must not make numbers between those of its input")
         if layer.op == "Pad" and not _fills_exactly(layer, in_params[0]):
             raise ValueError("Pad must fill up with the number of a code")
-        return twin
+        return layer.quantized(in_params, None)
     if type(layer) in moving:
         return layer.quantized(in_params[0])
     raise TypeError(f"{layer!r} has no twin that gives the same codes")

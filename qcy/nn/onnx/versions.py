@@ -132,18 +132,26 @@ def _upsample(graph, node, opset):
         node.attributes["scales"] = (1.0, 1.0, height, width)
     _to_input(graph, node, "scales", 1, np.float32)
     node.op = "Resize"
-    _old_resize(node)
+    _old_resize(graph, node)
 
 
 def _resize(graph, node, opset):
     if opset < 11:
-        _old_resize(node)
+        _old_resize(graph, node)
 
 
-def _old_resize(node):
+def _old_resize(graph, node):
     """Resize by scales alone, without an offset."""
+    scales = graph.constants.get(node.inputs[1])
+    shrinks = scales is not None and (scales < 1).any()
     node.inputs = [node.inputs[0], "", node.inputs[1]]
-    node.attributes.update(coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    node.attributes.update(
+        coordinate_transformation_mode="asymmetric", nearest_mode="ceil" if shrinks else "floor"
+    )
+
+
+def _recurrent(graph, node, opset):
+    node.attributes.pop("output_sequence", None)
 
 
 def _split(graph, node, opset):
