@@ -45,6 +45,25 @@ def test_images_scaled_by_attributes():
     np.testing.assert_array_equal(y, x.repeat(2, axis=2).repeat(3, axis=3))
 
 
+@pytest.mark.parametrize("opset", [7, 13, 18])
+@pytest.mark.parametrize("taken", ["a", "b"])
+def test_equal_parts_of_which_one_is_taken(opset, taken):
+    make = helper.make_tensor_value_info
+    more = {"num_outputs": 2} if opset >= 18 else {}
+    nodes = [
+        helper.make_node("Split", ["x"], ["a", "b"], axis=1, **more),
+        helper.make_node("Neg", [taken], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "parts", [make("x", TensorProto.FLOAT, [2, 4])],
+        [make("y", TensorProto.FLOAT, [2, 2])],
+    )
+    x, start = numbers(2, 4), "ab".index(taken) * 2
+    opsets = [helper.make_opsetid("", opset)]
+    y = load(helper.make_model(graph, opset_imports=opsets))(x)
+    np.testing.assert_array_equal(y, -x[:, start : start + 2])
+
+
 def test_operators_that_never_changed_are_read_of_any_set():
     node = helper.make_node("Not", ["x"], ["y"])
     old = model(1, node, [(2,)], TensorProto.BOOL, TensorProto.BOOL)

@@ -5,8 +5,9 @@ import numpy as np
 from qcy.nn.graph import Node
 from qcy.nn.layers import Constant, Operator
 from qcy.nn.model import Model
+from qcy.nn.onnx.inference import infer_again
 from qcy.nn.onnx.patterns import recognize
-from qcy.nn.onnx.reader import CONTROL_FLOW, read
+from qcy.nn.onnx.reader import CONTROL_FLOW, DTYPES, read
 from qcy.nn.onnx.sequences import joined
 from qcy.nn.onnx.simplify import remove_dead, simplify
 from qcy.nn.onnx.versions import modernize
@@ -44,9 +45,12 @@ def load(source):
     graph = read(source, check_operators)
     modernize(graph)
     simplify(graph)
+    is_quantized = has_codes(graph)
+    if is_quantized:
+        infer_again(graph, DTYPES)
     recognize(graph)
     remove_dead(graph)
-    if has_codes(graph):
+    if is_quantized:
         from qcy.nn.onnx.qdq import to_quantized_model
 
         model = to_quantized_model(graph)
@@ -185,9 +189,11 @@ class Builder:
             place, value = constants.popitem()
             inputs.append(node.inputs[place])
         used = [i for i, name in enumerate(node.outputs) if name in self._used and name]
+        n_outputs = max(used, default=0) + 1
+        if node.op == "Split":          # how many there are says how large each is
+            n_outputs = len(node.outputs)
         layer = Operator(
-            node.op, node.attributes, constants=constants, absent=absent,
-            n_outputs=max(used, default=0) + 1,
+            node.op, node.attributes, constants=constants, absent=absent, n_outputs=n_outputs
         )
         return self.add(node, layer, inputs)
 

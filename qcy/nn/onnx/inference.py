@@ -9,8 +9,6 @@ from qcy.nn.graph import TensorType
 MOST_SHOWN = 64
 #: Bytes beyond which a file's tensor is not shown to inference.
 MOST_BYTES = 2**16
-#: The first operator set whose operators that stand in for others take codes.
-TAKE_CODES = 13
 
 
 def types_in(proto, dtypes):
@@ -99,7 +97,9 @@ def infer(model, path):
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             )
         shown.graph.initializer.remove(tensor)
-    _stand_in(shown)
+    for node in shown.graph.node:       # which inference takes apart, and forgets a default
+        if node.op_type == "MeanVarianceNormalization" and not node.attribute:
+            node.attribute.append(onnx.helper.make_attribute("axes", (0, 2, 3)))
     try:
         shown = onnx.shape_inference.infer_shapes(
             shown, check_type=True, strict_mode=True, data_prop=True
@@ -118,36 +118,25 @@ def _n_bytes(tensor):
     ))
 
 
-#: Operators of codes that the onnx package does not know, one of its own whose output has the same
-#: type and shape, and which inputs that takes.
+#: Operators of codes that the onnx package does not know, ones of its own whose outputs have the
+#: same shapes, and which inputs those take.
 _STAND_INS = {
     "QLinearAdd": ("Max", slice(0, 4, 3)), "QLinearMul": ("Max", slice(0, 4, 3)),
     "QLinearSigmoid": ("Identity", slice(1)), "QLinearLeakyRelu": ("Identity", slice(1)),
     "QLinearSoftmax": ("Identity", slice(1)), "QLinearConcat": ("Concat", slice(2, None, 3)),
-    "QLinearAveragePool": ("MaxPool", slice(1)),
+    "QLinearAveragePool": ("AveragePool", slice(1)), "QGemm": ("Gemm", slice(0, 4, 3)),
+    "QLinearGlobalAveragePool": ("GlobalAveragePool", slice(1)),
 }
-_KEPT = ("axis", "auto_pad", "ceil_mode", "kernel_shape", "pads", "strides")
 
 
 def _stand_in(model):
     """Put operators that inference knows in the places of some that it does not, in place."""
-    version = max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=1)
     for node in model.graph.node:
-        if node.op_type == "MeanVarianceNormalization" and not node.attribute:
-            # Inference takes it apart, and forgets a default.
-            node.attribute.append(onnx.helper.make_attribute("axes", (0, 2, 3)))
-        is_stood_in = node.domain == "com.microsoft" and node.op_type in _STAND_INS
-        if not is_stood_in or version < TAKE_CODES or _is_last(node):
+        is_last = any(a.name == "channels_last" and a.i for a in node.attribute)
+        if node.domain != "com.microsoft" or node.op_type not in _STAND_INS or is_last:
             continue
-        op, taken = _STAND_INS[node.op_type]
+        node.op_type, taken = _STAND_INS[node.op_type]
+        node.domain = ""
         inputs = list(node.input)[taken]
-        kept = [a for a in node.attribute if a.name in _KEPT and op in ("Concat", "MaxPool")]
-        node.op_type, node.domain = op, ""
-        del node.input[:], node.attribute[:]
+        del node.input[:]
         node.input.extend(inputs)
-        node.attribute.extend(kept)
-
-
-def _is_last(node):
-    """Whether a node takes images channels last."""
-    return any(a.name == "channels_last" and a.i for a in node.attribute)

@@ -6,7 +6,6 @@ whether it could.
 
 import numpy as np
 
-from qcy.nn.graph import TensorType
 from qcy.nn.layers import (
     AddQuantized, AvgPool2D, ConcatQuantized, GlobalAvgPool2D, MulQuantized, Operator,
     QLinearOperator, Sigmoid, SoftmaxQuantized, TableQuantized,
@@ -222,11 +221,9 @@ def average_pool(builder, node):
     if node.attributes.get("channels_last", 0):
         return _by_itself(builder, node)
     if node.op.endswith("GlobalAveragePool"):
-        shape = builder.graph.shape(node.inputs[0])
-        if shape is None or len(shape) != 4:
+        if builder.rank(node.inputs[0]) != 4:
             return _by_itself(builder, node)
         layer = GlobalAvgPool2D()
-        builder.graph.types[node.outputs[0]] = TensorType(target.dtype, (*shape[:2], 1, 1))
     else:
         layer = builder.layer_of(
             OnnxNode("AveragePool", node.name, node.inputs[:1], node.outputs, attributes)

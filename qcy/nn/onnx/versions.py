@@ -157,6 +157,8 @@ def _recurrent(graph, node, opset):
 def _split(graph, node, opset):
     if opset < 13:
         _to_input(graph, node, "split", 1)
+    if opset < 18 and not any(node.inputs[1:]):
+        node.attributes["num_outputs"] = len(node.outputs)
 
 
 def _top_k(graph, node, opset):
