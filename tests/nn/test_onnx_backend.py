@@ -199,6 +199,13 @@ def test_a_node_of_an_older_operator_set():
     np.testing.assert_array_equal(y, np.zeros(3, np.int64), strict=True)
 
 
+def test_nodes_may_be_called_as_inputs_are():
+    model = split_model()
+    model.graph.node[0].name = "x"
+    x = np.ones((1, 4), np.float32)
+    np.testing.assert_array_equal(QcyBackend.run_model(model, [x])[0], x[:, :2])
+
+
 def test_inputs_that_are_missing_are_named():
     with pytest.raises(ValueError, match="inputs must have 'x', got \\['z'\\]"):
         QcyBackend.run_model(split_model(), {"z": np.zeros((1, 4), np.float32)})

@@ -143,6 +143,33 @@ def concat(g, rng):
     return g.op("Concat", *parts, axis=1)
 
 
+def softmax(g, rng):
+    return g.op("Softmax", g.dq(g.codes(3, 10, params=g.any_params(0.02))), axis=-1)
+
+
+def resize(g, rng):
+    scales = g.constant(np.float32([1, 1, 2, 0.5]))
+    return g.op("Resize", g.dq(g.codes(2, 3, 4, 6)), "", scales, mode="nearest")
+
+
+def max_pool_of_sequences(g, rng):
+    kernel = rng.integers(1, 4, 1).tolist()
+    return g.op("MaxPool", g.dq(g.codes(2, 3, 7)), kernel_shape=kernel, **window(rng, 1, kernel))
+
+
+def maximum(g, rng):
+    return g.op("Max", g.dq(g.codes(2, 3, 4)), g.dq(g.codes(2, 3, 4)))
+
+
+def prelu(g, rng):
+    slope = g.constant(np.float32(rng.normal(size=(3, 1, 1))))
+    return g.op("PRelu", g.dq(g.codes(2, 3, 4, 5)), slope)
+
+
+def mean_of_rows(g, rng):
+    return g.op("ReduceMean", g.dq(g.codes(2, 3, 7)), g.constant(np.array([-1])))
+
+
 def function(op, **attributes):
     def make(g, rng):
         return g.op(op, g.dq(g.codes(3, 40)), **attributes)
@@ -180,7 +207,7 @@ IN_8_BITS = [
     function("Sigmoid"),
     function("Tanh"), function("LeakyRelu", alpha=0.1), function("HardSwish"), function("Elu"),
     function("Neg"), with_number("Mul"), with_number("Add"), with_number("Div"), transpose, pad,
-    take,
+    take, resize, max_pool_of_sequences, maximum, prelu, mean_of_rows,
 ]
 
 
@@ -201,6 +228,17 @@ def test_operator(make, seed, dtype):
     assert_rounded(g, codes, reals, g.params[y])
     if make in IN_INTEGERS:
         assert_array_equal(codes, g.run(y, optimize=True)[0])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_softmax_whose_steps_are_those_of_equation_18(dtype):
+    g = Graph(np.random.default_rng(0), dtype)
+    reals = softmax(g, g.rng)
+    y = g.q(reals, (np.float32(1 / 256), dtype(np.iinfo(dtype).min)))
+    model, [codes] = by_qcy(g, y)
+    assert kinds(model) == ["SoftmaxQuantized"]
+    assert_rounded(g, codes, reals, g.params[y])
+    assert_array_equal(codes, g.run(y, optimize=True)[0])
 
 
 @pytest.mark.parametrize("make", names([

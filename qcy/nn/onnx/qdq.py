@@ -219,11 +219,14 @@ class CodeBuilder(Builder):
             if node.op in QLINEAR:
                 return self._attempt(lambda: QLINEAR[node.op](self, node))
             return self._on_codes(node)
-        if any(name in self.reals or name in self.constants for name in node.inputs) and (
-            self._attempt(lambda: self._moved(node, (*MOVING, ReLU)), self.reals, node)
-            or self._attempt(lambda: self._rounded(node))
-        ):
-            return True
+        if any(name in self.reals or name in self.constants for name in node.inputs):
+            moves = _moves(node) or node.op in ("Dropout", "Relu")
+            if moves and self._attempt(
+                lambda: self._moved(node, (*MOVING, ReLU)), self.reals, node
+            ):
+                return True
+            if self._attempt(lambda: self._rounded(node)):
+                return True
         return self._plain(node)
 
     def _plain(self, node):
@@ -355,7 +358,7 @@ class CodeBuilder(Builder):
 
     def _chain(self, node):
         """Return who adds a bias to a node's output, who clips it and who quantizes it, or None."""
-        if len(node.outputs) != 1:
+        if any(node.outputs[1:]):
             return None
         bias = self.only_taker(node.outputs[0], "Add") if node.op == "MatMul" else None
         if bias is not None and not any(
@@ -437,4 +440,7 @@ class CodeBuilder(Builder):
 
 
 def _moves(node):
-    return node.op == "MaxPool" or (node.op in OPERATORS and OPERATORS[node.op].kind == "moves")
+    """Whether what an operator gives may be numbers of its first input, in other places."""
+    return node.op in ("MaxPool", "Resize") or (
+        node.op in OPERATORS and OPERATORS[node.op].kind == "moves"
+    )

@@ -182,7 +182,7 @@ class _Reader:
 
     def __init__(self, model, path, folder, opsets):
         self.model, self.path, self.folder, self.opsets = model, path, folder, opsets
-        self.names = set()
+        self.names = {value.name for value in model.graph.input}    # which nodes must not have
 
     def graph(self, check):
         """Return the graph."""
