@@ -223,6 +223,8 @@ def compare_quantized_model(
             raise TypeError(f"{name} must be a {kind.__name__}, got {type(given).__name__}")
     if model.outputs[0] in model.inputs:
         raise ValueError(f"the model must have a layer that makes its output {model.outputs[0]!r}")
+    if quantized.inputs != model.inputs:
+        raise ValueError(f"quantized must take the model's {model.inputs}, got {quantized.inputs}")
     first, batches, n_samples = _batches(model, data)
     if labels is not None:
         labels = np.asarray(labels)

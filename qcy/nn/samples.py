@@ -36,7 +36,9 @@ def arrays_of(model, data):
         if missing:
             raise ValueError(f"data must have input {missing[0]!r}, got {sorted(data)}")
         arrays = tuple(np.asarray(data[name]) for name in model.inputs)
-    elif len(model.inputs) > 1 and isinstance(data, tuple):
+    elif isinstance(data, tuple) and (
+        len(model.inputs) > 1 or (len(data) == 1 and isinstance(data[0], np.ndarray))
+    ):
         arrays = tuple(np.asarray(x) for x in model.bind_inputs(data).values())
     else:
         arrays = tuple(np.asarray(x) for x in model.bind_inputs((data,)).values())
@@ -77,3 +79,26 @@ def batches_of(model, arrays, size):
     n, size = whole(model, len(arrays[0])), fixed_batch(model) or size
     for start in range(0, n, size):
         yield tuple(array[start : start + size] for array in arrays)
+
+
+class Passing:
+    """Batches on their way, of which the inputs of one run are kept.
+
+    Parameters
+    ----------
+    model : Graph
+    batches : iterable of tuple of arrays
+    first : tuple of array, optional
+        The inputs of that run. Default: the first sample, or as many as a run must have; None until
+        one came by.
+    """
+
+    def __init__(self, model, batches, first=None):
+        self._n, self._batches = fixed_batch(model) or 1, batches
+        self.first = first
+
+    def __iter__(self):
+        for batch in self._batches:
+            if self.first is None:
+                self.first = tuple(array[: self._n] for array in batch)
+            yield batch
