@@ -43,7 +43,7 @@ class Pair:
     shapes : tuple of tuple of int
         Of the inputs.
     float_us, quantized_us : float
-        Median microseconds of whole runs, in turn.
+        Median microseconds of whole runs, in turn; in float they are qcy's own layers, by NumPy.
     rows : tuple of PairRow
         What lies before the first and after the last layer is a row of no bits.
     """
@@ -80,7 +80,7 @@ class Pair:
         times, how = times_more(self.speedup, "faster", "slower")
         return (
             f"qcy {qcy.__version__}, kernels for {about()['variant']}, {self.n_threads} {many}\n"
-            f"inputs of {said(self.shapes)}: float {self.float_us:,.1f} us, 8-bit "
+            f"inputs of {said(self.shapes)}: float {self.float_us:,.1f} us (by NumPy), 8-bit "
             f"{self.quantized_us:,.1f} us a run, {times}x {how}\n\n{table(rows, 2)}"
         )
 

@@ -12,7 +12,9 @@ import numpy as np
 import qcy
 from qcy._table import table
 from qcy._threads import effective_n_threads
+from qcy._timing import medians
 from qcy.bench import measured, random_inputs, said
+from qcy.bench_cases import product
 from qcy.bench_pair import measure_pair
 from qcy.nn import QuantizedModel
 from qcy.nn.compare import times_more
@@ -23,6 +25,8 @@ from qcy.nn.samples import Passing
 from qcy.nn.selection import choose, codes_in
 
 REPEAT = 5
+#: As in the middle of a network for images.
+PRODUCT = product(196, 1152, 256)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,10 @@ class Inspection:
     n_threads : int
         That a run could use.
     float_us, quantized_us : float or None
-        Median microseconds of whole runs.
+        Median microseconds of whole runs; in float they are qcy's own layers, by NumPy.
+    products_us : float or None
+        What the products alone would take in float32 at the rate of NumPy's matrix product here: an
+        estimate of what a good float runtime needs at least.
     """
 
     is_quantized: bool
@@ -95,6 +102,7 @@ class Inspection:
     n_threads: int
     float_us: float | None
     quantized_us: float | None
+    products_us: float | None
 
     @property
     def macs(self):
@@ -165,8 +173,11 @@ class Inspection:
             return f"Measured {how}: 8-bit {_us(self.quantized_us)} us a run."
         times, direction = times_more(self.speedup, "faster", "slower")
         return (
-            f"Prediction: 8 bits are {times}x {direction} here. Measured {how}: float "
-            f"{_us(self.float_us)} us, 8-bit {_us(self.quantized_us)} us a run."
+            f"Prediction: 8 bits are {times}x {direction} here than qcy's float layers, which are "
+            f"NumPy's.\nMeasured {how}: float {_us(self.float_us)} us, 8-bit "
+            f"{_us(self.quantized_us)} us a run.\nAn estimate for another float runtime: at least "
+            f"about {_us(self.products_us)} us, which the products take at the rate of NumPy's "
+            "matrix product."
         )
 
 
@@ -228,6 +239,12 @@ def _run(model, batches, source, n_threads):
                        n_threads, (pair.float_us, pair.quantized_us))
 
 
+def _products_us(macs, n_threads):
+    """Return what products would take in float32 at the rate of NumPy's matrix product here."""
+    numpy = PRODUCT.make(n_threads)[1]
+    return 1e6 * 2 * macs * medians([numpy], REPEAT)[0] / PRODUCT.ops
+
+
 def _unrun(model, reason, n_threads):
     """Look into a model without running it."""
     if isinstance(model, QuantizedModel):
@@ -276,6 +293,7 @@ def _inspection(model, shown, why, times, inputs, source, n_threads, wholes=(Non
         isinstance(model, QuantizedModel), tuple(_typed(model, name) for name in model.inputs),
         model.output_names, tuple(rows), _conversions(shown, why),
         None if inputs is None else tuple(x.shape for x in inputs), source, n_threads, *wholes,
+        _products_us(sum(row.macs for row in rows), n_threads) if wholes[0] else None,
     )
 
 

@@ -78,6 +78,8 @@ def test_layers_of_a_model():
     text = str(found)
     assert "Prediction: 8 bits are " in text
     assert "random inputs of 1x5 and 1x3" in text
+    assert found.products_us > 0
+    assert f"at least about {found.products_us:,.1f} us" in text
     assert json.loads(json.dumps(found.to_dict()))["macs"] == found.macs
 
 
@@ -148,7 +150,7 @@ def test_inspect_by_the_command_line():
     assert found["quantized_us"] > 0
     status, out, _ = run("inspect", "8.qcy")
     assert status == 0
-    assert out.startswith("8.qcy: 8-bit model, 7 layers; 7 are in 8 bits\n")
+    assert out.startswith("8.qcy: 8-bit model, 6 layers; 6 are in 8 bits\n")
 
 
 @pytest.mark.parametrize(
