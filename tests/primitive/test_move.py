@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from oracles import DTYPES
 
-from qcy.primitive import beside_q8, embed_q8, permute_q8
+from qcy.primitive import beside_q8, embed_q8, gather_q8, permute_q8, strided_q8
 
 
 @given(
@@ -43,6 +43,74 @@ def test_beside(kernels, shape, axis, before, after):
     want[(slice(None),) * axis + (slice(before, before + shape[axis]),)] = codes
     assert beside_q8(codes, size, axis, before, out=out) is out
     assert_array_equal(out, want)
+
+
+@given(
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=3), data=st.data(), dtype=DTYPES,
+    n_threads=st.integers(1, 3),
+)
+def test_strided(kernels, shape, data, dtype, n_threads):
+    x = np.arange(np.prod(shape, dtype=int)).astype(np.uint8).view(dtype).reshape(shape)
+    view = x[tuple(
+        slice(*data.draw(st.sampled_from([(None,), (1, None), (None, None, -1), (None, None, 2)])))
+        for _ in shape
+    )].transpose(data.draw(st.permutations(range(len(shape)))))
+    view = np.broadcast_to(view, (data.draw(st.integers(1, 3)), *view.shape))
+    offset = view.ctypes.data - x.ctypes.data if view.size else 0
+    y = strided_q8(x, view.shape, view.strides, offset, n_threads=n_threads)
+    assert_array_equal(y, view, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((2, 3), (3,)), r"steps must be one for each axis of \(2, 3\), got \(3,\)"),
+        (((2, 3), (3, 2)), "steps must stay within the 6 codes, got 0 to 7"),
+        (((2, 3), (3, 1), 1), "steps must stay within the 6 codes, got 1 to 6"),
+        (((2, 3), (-3, 1)), "steps must stay within the 6 codes, got -3 to 2"),
+        (((2, -1), (3, 1)), "shape must be at least 0, got -1"),
+        (((1, 2, 2, 2, 2, 2), (0, 0, 1, 0, 1, 0)), "at most 4 axes with different steps, got 5"),
+        (((2,), (7,)), r"steps must be in \[-6, 6\], got 7"),
+    ],
+)
+def test_steps_that_leave_the_codes_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        strided_q8(np.zeros(6, np.uint8), *arguments)
+
+
+@given(
+    index=st.lists(st.tuples(st.integers(-1, 9), st.integers(1, 3)), max_size=9), dtype=DTYPES,
+    fill=st.integers(0, 127), n_threads=st.integers(1, 3),
+)
+def test_gather(kernels, index, dtype, fill, n_threads):
+    x = np.arange(12).astype(np.uint8).view(dtype)
+    index = np.array([-1 if i < 0 else i + k for i, n in index for k in range(n)], np.int64)
+    expected = np.where(index < 0, fill, x[index]).astype(dtype)
+    assert_array_equal(gather_q8(x, index, fill=fill, n_threads=n_threads), expected, strict=True)
+
+
+def test_gather_of_many_pieces(kernels):
+    x = np.random.default_rng(0).integers(0, 256, 70000, np.uint8)
+    index = np.random.default_rng(1).integers(-1, 70000, 200000)
+    expected = np.where(index < 0, 7, x[index]).astype(np.uint8)
+    for n_threads in (1, 2, 3):
+        assert_array_equal(gather_q8(x, index, fill=7, n_threads=n_threads), expected)
+    rows = np.arange(70000).reshape(-1, 10)[::-1]
+    assert_array_equal(gather_q8(x, rows), x[rows])
+
+
+@pytest.mark.parametrize(
+    ("index", "settings", "error", "message"),
+    [
+        ([6], {}, ValueError, r"index must be in \[-1, 5\], got 6"),
+        ([0, -2], {}, ValueError, r"index must be in \[-1, 5\], got -2"),
+        ([0.5], {}, TypeError, "index must hold integers, got float64"),
+        ([0], {"fill": 256}, ValueError, r"fill must be in \[0, 255\], got 256"),
+    ],
+)
+def test_places_that_do_not_fit_are_refused(index, settings, error, message):
+    with pytest.raises(error, match=message):
+        gather_q8(np.zeros(6, np.uint8), index, **settings)
 
 
 @pytest.mark.parametrize("axes", [(0, 0), (0,), (0, 2), (1, 0, 2)])

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from qcy import _validate
+from qcy import _validate, primitive
+from qcy._step import Place
 from qcy.nn.layers.activations import TableQuantized
 from qcy.nn.context import split_context
 from qcy.nn.layers.base import (
@@ -146,7 +147,11 @@ class Operator(Layer):
 
     @property
     def KEEPS_PARAMS(self):
-        """Whether the operator only moves numbers."""
+        """Whether the operator moves numbers, or gives some between them: codes do as well."""
+        if self.op == "Resize":
+            return self.attribute("mode", "nearest") in ("nearest", "linear") and (
+                self.attribute("coordinate_transformation_mode") != "tf_crop_and_resize"
+            )
         return self.definition.kind == "moves"
 
     def attribute(self, name, default=None):
@@ -220,7 +225,7 @@ class Operator(Layer):
         """
         several = isinstance(in_params, (tuple, list))
         in_params = in_params[0] if several else in_params
-        if self.definition.kind == "moves":
+        if self.KEEPS_PARAMS:
             return OperatorQuantized(in_params, out_params or in_params, **self.settings())
         if not self.IS_POINTWISE:
             return super().quantized(in_params, out_params)
@@ -266,7 +271,7 @@ class OperatorQuantized(QuantizedLayer):
                 f"out_params must be the input's, {self.in_params[0]}, got {out_params}"
             )
         plain = Operator(op, attributes, **settings)
-        if plain.definition.kind != "moves":
+        if not plain.KEEPS_PARAMS:
             raise ValueError(f"op must be one that moves numbers, got {op!r}")
         self.__dict__.update(plain.settings())
         self._moving = plain.in_codes(out_params) if op == "Pad" else plain
@@ -294,10 +299,36 @@ class OperatorQuantized(QuantizedLayer):
 
     def forward_codes(self, *inputs, out=None):
         """Compute the layer on a plain array of codes, and numbers."""
+        if type(inputs[0]) is Place:
+            return self._record(*inputs)
         results = tuple(
             np.ascontiguousarray(y).reshape(y.shape) for y in self._moving.compute(*inputs)
         )
         return results if self.n_outputs > 1 else results[0]
+
+
+    def _record(self, codes):
+        """Return the places of what the operator makes of a place."""
+        if self.op == "Resize" and self._moving.attribute("mode", "nearest") != "nearest":
+            raise TypeError("Resize makes numbers between those of its input")
+        # The operator moves the places of codes as it would move codes; -1 is what fills up.
+        index = np.arange(codes.size, dtype=np.int64).reshape(codes.shape)
+        fill = 0
+        moving = self._moving
+        if 2 in moving._fixed and self.op == "Pad":
+            fill = int(moving._fixed[2])
+            moving = moving.replace(constants={**moving._fixed, 2: np.int64(-1)})
+        places = []
+        for y in moving.compute(index):
+            first = int(y.flat[0]) if y.size else 0
+            if y.size == codes.size and first == 0 and (np.diff(y.reshape(-1)) == 1).all():
+                places.append(codes.reshape(y.shape))
+            elif np.may_share_memory(y, index) and sum(n > 1 for n in y.shape) <= 4:   # a view
+                steps = [n // index.itemsize for n in y.strides]
+                places.append(primitive.strided_q8(codes, y.shape, steps, first))
+            else:
+                places.append(primitive.gather_q8(codes, y, fill=fill))
+        return tuple(places) if self.n_outputs > 1 else places[0]
 
 
 def _constants(given):
