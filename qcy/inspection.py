@@ -19,10 +19,9 @@ from qcy.bench_pair import measure_pair
 from qcy.nn import QuantizedModel
 from qcy.nn.compare import times_more
 from qcy.nn.fusion import fuse
-from qcy.nn.layers import QuantizedLayer
 from qcy.nn.quantize import quantize_model
 from qcy.nn.samples import Passing
-from qcy.nn.selection import choose, codes_in
+from qcy.nn.selection import choose
 
 REPEAT = 5
 #: As in the middle of a network for images.
@@ -77,8 +76,8 @@ class Inspection:
     inputs, outputs : tuple of str
         Names, and types if the model tells.
     layers : tuple of LayerInfo
-    n_conversions : int
-        Tensors that become codes or numbers in a run of the 8-bit model.
+    n_conversions : int or None
+        How often tensors become codes or numbers in a run of the 8-bit model, if there is one.
     shapes : tuple of tuple of int, or None
         Of the inputs of the runs that were measured.
     measured_on : str
@@ -96,7 +95,7 @@ class Inspection:
     inputs: tuple
     outputs: tuple
     layers: tuple
-    n_conversions: int
+    n_conversions: int | None
     shapes: tuple | None
     measured_on: str
     n_threads: int
@@ -150,7 +149,8 @@ class Inspection:
         if self.macs is not None:
             share = f", {self.macs_in_8_bits:.1%} of them in 8 bits" if self.macs else ""
             lines.append(f"products     {self.macs:,} a run{share}")
-        lines.append(f"conversions  {self.n_conversions} of tensors, float to codes or back, a run")
+        if self.n_conversions is not None:
+            lines.append(f"conversions  {self.n_conversions} a run, float to codes or back")
         return "\n".join([*lines, "", self._table(), "", self._prediction()])
 
     def _table(self):
@@ -221,7 +221,9 @@ def inspect(model, batches=None, shapes=(), n_threads=None):
     except (TypeError, ValueError) as error:
         if is_given:
             raise
-        return _unrun(model, f"{error} (--shape or --data tell more)", n_threads)
+        quantized = model if isinstance(model, QuantizedModel) else None
+        reason = f"{error} (--shape or --data tell more)"
+        return _inspection(model, quantized, {}, None, reason, n_threads)
 
 
 def _run(model, batches, source, n_threads):
@@ -230,13 +232,13 @@ def _run(model, batches, source, n_threads):
         next(iter(batches))
         found = measured(model, batches.first, n_threads, REPEAT).profile
         times = {row.name: (row.macs, None, row.us) for row in found.layers}
-        return _inspection(model, model, _why(model), times, batches.first, source, n_threads,
-                           (None, found.us))
-    quantized = quantize_model(model, batches, progress=False)
-    pair = measure_pair(model, quantized, batches.first, n_threads, REPEAT)
-    times = {row.name: (row.macs, row.float_us, row.quantized_us) for row in pair.rows}
-    return _inspection(model, fuse(model), _why(quantized), times, batches.first, source,
-                       n_threads, (pair.float_us, pair.quantized_us))
+        quantized, wholes = model, (None, found.us)
+    else:
+        quantized = quantize_model(model, batches, progress=False)
+        pair = measure_pair(model, quantized, batches.first, n_threads, REPEAT)
+        times = {row.name: (row.macs, row.float_us, row.quantized_us) for row in pair.rows}
+        wholes = pair.float_us, pair.quantized_us
+    return _inspection(model, quantized, times, batches.first, source, n_threads, wholes)
 
 
 def _products_us(macs, n_threads):
@@ -245,36 +247,28 @@ def _products_us(macs, n_threads):
     return 1e6 * 2 * macs * medians([numpy], REPEAT)[0] / PRODUCT.ops
 
 
-def _unrun(model, reason, n_threads):
-    """Look into a model without running it."""
-    if isinstance(model, QuantizedModel):
-        return _inspection(model, model, _why(model), None, None, reason, n_threads)
-    fused = fuse(model)
-    why = {name: c.why for name, c in choose(fused).items() if not c.is_8_bit}
-    return _inspection(model, fused, why, None, None, reason, n_threads)
-
-
-def _why(quantized):
-    """Return why layers are in float, by name."""
-    told = quantized.manifest.get("float", {})
-    return {name: told.get(name, "") for name in quantized.float_nodes}
-
-
-def _inspection(model, shown, why, times, inputs, source, n_threads, wholes=(None, None)):
+def _inspection(model, quantized, times, inputs, source, n_threads, wholes=(None, None)):
     """Put together what is known.
 
     Parameters
     ----------
-    model, shown : Graph
-        As it is, and that whose layers are those of the 8-bit model.
-    why : dict of str to str
-        Of the layers in float.
-    times : dict of str to (macs, float_us, quantized_us), or None
+    model : Graph
+        As it is.
+    quantized : QuantizedModel or None
+        What becomes of it.
+    times : dict of str to (macs, float_us, quantized_us)
+        By layer.
     inputs : tuple of array, or None
         What was run.
     source, n_threads, wholes
         For the result.
     """
+    shown = model if isinstance(model, QuantizedModel) else fuse(model)
+    if quantized is None:
+        why = {name: c.why for name, c in choose(shown).items() if not c.is_8_bit}
+    else:
+        told = quantized.manifest.get("float", {})
+        why = {name: told.get(name, "") for name in quantized.float_nodes}
     shapes = {}
     if inputs is not None:
         with qcy.threads(n_threads):
@@ -282,16 +276,16 @@ def _inspection(model, shown, why, times, inputs, source, n_threads, wholes=(Non
     rows = []
     for node in shown.nodes:
         arrays = node.layer.arrays().values()
-        macs, float_us, quantized_us = (times or {}).get(node.name, (None, None, None))
         name = shown._shown(node, node.outputs[0])
+        macs, float_us, quantized_us = times.get(node.name, (None, None, None))
         rows.append(LayerInfo(
-            node.name, kind_of(node.layer), node.covers,
-            shapes.get(name), sum(a.size for a in arrays), sum(a.nbytes for a in arrays), macs,
+            node.name, kind_of(node.layer), node.covers, shapes.get(name),
+            sum(a.size for a in arrays), sum(a.nbytes for a in arrays), macs,
             32 if node.name in why else 8, why.get(node.name, ""), float_us, quantized_us,
         ))
     return Inspection(
         isinstance(model, QuantizedModel), tuple(_typed(model, name) for name in model.inputs),
-        model.output_names, tuple(rows), _conversions(shown, why),
+        model.output_names, tuple(rows), None if quantized is None else quantized.n_conversions,
         None if inputs is None else tuple(x.shape for x in inputs), source, n_threads, *wholes,
         _products_us(sum(row.macs for row in rows), n_threads) if wholes[0] else None,
     )
@@ -305,25 +299,3 @@ def kind_of(layer):
 def _typed(model, name):
     kind = model.input_types.get(name)
     return name if kind is None else f"{name} {kind}"
-
-
-def _conversions(model, in_float):
-    """Return how many tensors are converted in a run, between codes and numbers."""
-    coded = {name for node in model.nodes if node.name not in in_float for name in node.outputs}
-    found = {(name, "") for name in model.outputs if name in coded}
-    for node in model.nodes:
-        wanted = () if node.name in in_float else _codes_of(node)
-        for name in node.inputs:
-            if (name in wanted) != (name in coded):
-                at_door = name in model.inputs and all(
-                    n.name not in in_float for n in model.consumers(name)
-                )
-                found.add((name, "door" if at_door else node.name))
-    return len(found)
-
-
-def _codes_of(node):
-    """Return the inputs that a layer in 8 bits takes as codes."""
-    if isinstance(node.layer, QuantizedLayer):
-        return () if node.layer.TAKES_REALS else node.inputs[: len(node.layer.in_params)]
-    return codes_in(node)

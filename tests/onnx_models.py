@@ -61,7 +61,7 @@ def words():
     return make(
         [
             ("Gather", ["table", "tokens"], ["embedded"], {}),
-            ("ReduceMean", ["embedded", "axes"], ["pooled"], {"keepdims": 0}),
+            ("ReduceLogSumExp", ["embedded", "axes"], ["pooled"], {"keepdims": 0}),
             ("MatMul", ["pooled", "w"], ["product"], {}),
             ("Add", ["product", "b"], ["left"], {}),
             ("BatchNormalization", ["left", "gamma", "b", "b", "gamma"], ["norm"], {}),

@@ -220,9 +220,8 @@ def _macs(layer, inputs, y):
         return y.size * layer.weight[0].size
     if isinstance(layer, (layers.ConvTranspose2D, layers.ConvTranspose2DQuantized)):
         return inputs[0].size * layer.weight[0].size
-    if getattr(layer, "op", "") == "MatMul" and inputs[0].ndim:
-        first = dict(getattr(layer, "_fixed", {})).get(0, inputs[0])
-        return y.size * first.shape[-1]
+    if isinstance(layer, (layers.MatMul, layers.MatMulQuantized)) and inputs[0].ndim:
+        return y.size * inputs[0].shape[-1]
     if isinstance(layer, layers.Recurrent):
         return inputs[0].shape[0] * inputs[0].shape[1] * (layer.w.size + layer.r.size)
     if isinstance(layer, (layers.Attention, layers.AttentionQuantized)):

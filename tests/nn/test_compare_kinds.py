@@ -94,10 +94,10 @@ def test_indices_and_outputs_of_several_types():
     assert "best" not in layers                 # which is of int64
     assert layers["scores"].bits == 8
     assert layers["pooled"].bits == 32
-    assert layers["pooled"].kind == "ReduceMean"
-    assert layers["pooled"].why == "ReduceMean has no form in 8 bits"
+    assert layers["pooled"].kind == "ReduceLogSumExp"
+    assert layers["pooled"].why == "ReduceLogSumExp has no form in 8 bits"
     assert "why in float" in str(report)
-    assert 'title="ReduceMean has no form in 8 bits"' in report._repr_html_()
+    assert 'title="ReduceLogSumExp has no form in 8 bits"' in report._repr_html_()
 
 
 def test_a_whole_number_is_an_answer():
