@@ -84,7 +84,7 @@ def quantize(options):
         }
     quantized = quantize_model(model, data, **settings)
     is_onnx = options.output.suffix == ".onnx"
-    quantized.save(options.output, **({"format": options.format or "qdq"} if is_onnx else {}))
+    quantized.save(options.output, **({"format": options.format or "onnx"} if is_onnx else {}))
     found = {
         "output": str(options.output), "mode": options.mode, "layers": _layers(quantized),
         "bytes": {

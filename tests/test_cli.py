@@ -127,8 +127,9 @@ def test_models_of_qcy_are_quantized_too():
     assert qcy.load("image.onnx.8.qcy").to_bytes() == qcy.load("image.qcy.8.qcy").to_bytes()
 
 
-@pytest.mark.parametrize(("given", "wanted"), [([], "qdq"), (["--format", "qoperator"],
-                                                             "qoperator")])
+@pytest.mark.parametrize(
+    ("given", "wanted"), [([], "onnx"), (["--format", "qoperator"], "qoperator")],
+)
 def test_a_name_of_onnx_is_written_as_onnx(monkeypatch, given, wanted):
     found = []
 
