@@ -6,8 +6,15 @@
     patterns.py   functions that exporters write in pieces, put together again
     layers.py     which layer an operator becomes
     convert.py    a graph as a model
+
+    building.py   a graph in the making
+    inputs.py     what the inputs are
+    emit.py       layers as operators on numbers
+    emit_codes.py 8-bit layers as operators on codes
+    writer.py     a model as a file
 """
 
 from qcy.nn.onnx.convert import load
+from qcy.nn.onnx.writer import save, to_onnx
 
-__all__ = ["load"]
+__all__ = ["load", "save", "to_onnx"]
