@@ -40,6 +40,7 @@ CALLS = {
     ),
     "embed_q8": ((np.ones((2, 3), F32), codes(4, 5)), {}, (2, 3, 5), U8),
     "permute_q8": ((codes(2, 3), (1, 0)), {}, (3, 2), U8),
+    "strided_q8": ((codes(2, 3), (3, 2), (1, 3)), {}, (3, 2), U8),
     "max_pool2d_q8": ((codes(1, 2, 4, 4), 2), {}, (1, 2, 2, 2), U8),
     "avg_pool2d_q8": (
         (codes(1, 2, 4, 4), 2), {"x_scale": 1, "out_scale": 1}, (1, 2, 2, 2), U8

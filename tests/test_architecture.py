@@ -17,7 +17,7 @@ FLOORS = [
     r"_kernels",
     r"primitive|_info",
     r"tensor",
-    r"nn\.(layers|operators|layouts|graph|model|quantized_model|context|storage|fusion|program|profile)",
+    r"nn\.(layers|operators|layouts|parts|graph|model|quantized_model|context|storage|fusion|program|profile)",
     r"nn\.(observer|histogram|calibration)",
     r"nn\.(quantize|selection|configs|compare|report|_svg|progress|onnx)|cli|demo|bench(_\w+)?|__main__|data",
 ]

@@ -128,3 +128,19 @@ class Calibration:
         calibrator = Calibrator(self.model)
         for _ in range(n_batches):
             calibrator.observe(self.batch)
+
+
+class CalibrationOfMobileNet:
+    """The same of MobileNetV2 on images of 224x224; tests/nn/test_memory.py goes to a thousand."""
+
+    params = [10, 100]
+    param_names = ["n_images"]
+    timeout = 300
+
+    def setup(self, n_images):
+        self.calibrator = Calibrator(NETWORKS["mobilenetv2"][0]())
+        self.batch = np.ones((2, 224, 224, 3), np.float32)
+
+    def peakmem_calibrate(self, n_images):
+        for _ in range(n_images // 2):
+            self.calibrator.observe(self.batch)

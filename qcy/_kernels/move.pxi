@@ -16,6 +16,7 @@ cdef struct permute_t:
     place_t out
     Py_ssize_t shape[4]         # of the output
     Py_ssize_t step[4]          # in the source, of each axis of the output
+    Py_ssize_t offset           # in the source, of the first code
     # What one run adds:
     uint8_t** memories
 
@@ -27,7 +28,7 @@ cdef void _permute_task(const void* args, Py_ssize_t index, int worker) noexcept
     cdef Py_ssize_t row_step = p.step[2], step = p.step[3]
     cdef const uint8_t* source = <const uint8_t*> at(p.source, p.memories)
     cdef uint8_t* out = <uint8_t*> at(p.out, p.memories) + index * rows * columns
-    source += index // p.shape[1] * p.step[0] + index % p.shape[1] * p.step[1]
+    source += p.offset + index // p.shape[1] * p.step[0] + index % p.shape[1] * p.step[1]
     if step == 1:
         for i in range(rows):
             memcpy(out + i * columns, source + i * row_step, columns)
@@ -51,10 +52,11 @@ cdef long _run_permute(const void* args, uint8_t** memories, int n_threads) noex
     return 0
 
 
-def permute(object source, tuple shape, tuple steps, object out, /):
+def permute(object source, tuple shape, tuple steps, object out, Py_ssize_t offset=0, /):
     """Return the step that writes `source` in another order of its axes.
 
-    `shape` is the output's, four axes of it, and `steps` are those of its axes in the source.
+    `shape` is the output's, four axes of it, `steps` are those of its axes in the source, and
+    `offset` is where its first code lies there.
     """
     cdef permute_t p
     cdef Step step
@@ -63,6 +65,7 @@ def permute(object source, tuple shape, tuple steps, object out, /):
     memset(&p, 0, sizeof(p))
     p.source = place_of(source, owners)
     p.out = place_of(out, owners)
+    p.offset = offset
     for i in range(4):
         p.shape[i] = shape[i]
         p.step[i] = steps[i]

@@ -65,11 +65,13 @@ class Configs:
     """
 
     def __init__(self, model, skip=(), overrides=None):
-        names = [node.name for node in model.nodes]
+        # A layer is known by its own name, and by those of what it does the work of.
+        names = {name: node.name for node in model.nodes for name in (*node.covers, node.name)}
         self.skip = {skip} if isinstance(skip, str) else set(skip)
         unknown = self.skip - set(names)
         if unknown:
             raise ValueError(f"skip must name layers of the model, got {sorted(unknown)}")
+        self.skip = {names[name] for name in self.skip}
         self.overrides = dict(overrides or {})
         self._by_name = {}
         for pattern, config in self.overrides.items():
@@ -83,7 +85,7 @@ class Configs:
         if not isinstance(config, LayerConfig):
             raise TypeError(f"overrides must hold LayerConfigs, got {config!r}")
         try:
-            found = [name for name in names if re.fullmatch(pattern, name)]
+            found = {names[name] for name in names if re.fullmatch(pattern, name)}
         except (re.error, TypeError) as error:
             raise ValueError(
                 f"overrides must be by regular expression, got {pattern!r}: {error}"

@@ -56,9 +56,10 @@ def fuse(model, keep=()):
 
 def folded(model, fused):
     """Return the batch norms that were folded into dense layers, by these."""
+    norms = {node.name for node in model.nodes if type(node.layer) is BatchNorm}
     return {
         node.name: name for node in fused.nodes if type(node.layer) is Dense
-        for name in node.covers if type(model[name]) is BatchNorm
+        for name in node.covers if name in norms
     }
 
 

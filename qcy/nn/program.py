@@ -49,7 +49,7 @@ class Compiled:
             values[name] = self._enter(name, self.recorder.port(shape, dtype))
         self.ends = [len(self.recorder.steps)]
         for node, dead in zip(model.nodes, model._last_use, strict=True):
-            if node.name not in values:         # the layer before it did its work
+            if node.outputs[0] not in values:   # the layer before it did its work
                 table = _table_after(model, node)
                 if table is None:
                     self._record(node, node, values)
@@ -74,15 +74,20 @@ class Compiled:
             node.layer, [values[name] for name in node.inputs],
             [self.are_last[name] for name in node.inputs], self.model.layout,
         )
-        value = node.layer.forward_codes(*places, **settings)
-        if not isinstance(value, Place):
-            raise TypeError(f"layer {node.name!r} does not compute by primitives")
-        values[made_by.name] = value
-        self.are_last[made_by.name] = is_last and value.ndim == 4
+        results = node.layer.forward_codes(*places, **settings)
+        results = results if isinstance(results, tuple) else (results,)
+        for name, value in zip(made_by.outputs, results, strict=True):
+            if not isinstance(value, (Place, np.ndarray)):
+                raise TypeError(f"layer {node.name!r} does not compute by primitives")
+            values[name] = value
+            self.are_last[name] = is_last and value.ndim == 4
 
     def _release_all_but(self, values):
         """Give back every place in the arena that no value lies in."""
-        needed = {value.offset for value in values.values() if value.memory == ARENA_MEMORY}
+        needed = {
+            value.offset for value in values.values()
+            if isinstance(value, Place) and value.memory == ARENA_MEMORY
+        }
         for offset in self.recorder.taken - needed:
             self.recorder.release(offset)
 
@@ -105,6 +110,8 @@ class Compiled:
 
     def _leave(self, name, value, in_codes):
         """Record how an output goes out: as codes or as reals, in the layout outside."""
+        if not isinstance(value, Place):
+            raise TypeError(f"output {name!r} is a constant")
         params = self.model.params[name]
         if value.ndim == 4 and self.are_last[name] != (self.model.layout == "NHWC"):
             value = (from_nhwc if self.are_last[name] else to_nhwc)(value, "NCHW")

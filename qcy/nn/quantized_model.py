@@ -1,5 +1,7 @@
 """The 8-bit model: the same graph, integer code from the first layer to the last."""
 
+from functools import cached_property
+
 import numpy as np
 
 from qcy import _validate
@@ -8,7 +10,8 @@ from qcy.nn.context import split_context
 from qcy.nn.layers import QuantizedLayer
 from qcy.nn.layers.base import codes_in, to_codes, to_reals
 from qcy.nn.layouts import arrange, enters_last
-from qcy.nn.graph import Graph, Run
+from qcy.nn.graph import Graph, Node, Run
+from qcy.nn.parts import Parts, run_part
 from qcy.nn.program import Compiled
 from qcy.primitive.windows import from_nhwc, to_nhwc
 from qcy.tensor.generic import Tensor
@@ -57,6 +60,36 @@ class QuantizedRun(Run):
             self.in_codes[name] = is_8_bit
             self.are_last[name] = is_last and result.ndim == 4
 
+    def parts(self, parts):
+        """Run the model in parts; see `Parts`."""
+        for part, dead in parts.parts:
+            if isinstance(part, Node):
+                self.compute(part)
+            elif not run_part(self, part):
+                for node in part.nodes:
+                    self.compute(node)
+            for name in dead:
+                del self.values[name]
+
+    def enter(self, name, codes):
+        """Take in what a program made: codes in the layout outside."""
+        self.values[name], self.in_codes[name] = codes, True
+        self.are_last[name] = codes.ndim == 4 and self.model.layout == "NHWC"
+
+    def as_it_is(self, name):
+        """Return a tensor, codes or numbers, in the layout outside."""
+        return self._turned(name, self.values[name])
+
+    def numbers(self, name):
+        """Return a tensor as float32 numbers, in the layout outside."""
+        return self._turned(name, _validate.real_array(name, self._numbers(name)))
+
+    def _turned(self, name, value):
+        """Return an image in the layout outside."""
+        if value.ndim != 4 or self.are_last[name] == (self.model.layout == "NHWC"):
+            return value
+        return (from_nhwc if self.are_last[name] else to_nhwc)(value, "NCHW")
+
     def _codes(self, name):
         value = self.values[name]
         if self.in_codes[name] or value.dtype != np.float32:
@@ -70,10 +103,7 @@ class QuantizedRun(Run):
     def outside(self, name, kind=np.ndarray):
         """Return a tensor as it is outside: of a kind, in the model's layout."""
         in_codes = issubclass(kind, QuantizedTensor) and name in self.model.params
-        value = self._codes(name) if in_codes else self._numbers(name)
-        if value.ndim == 4 and self.are_last[name] != (self.model.layout == "NHWC"):
-            turn = from_nhwc if self.are_last[name] else to_nhwc
-            value = turn(value, "NCHW")
+        value = self._turned(name, self._codes(name) if in_codes else self._numbers(name))
         if in_codes:
             return QuantizedTensor(value, self.model.params[name])
         return value if issubclass(kind, np.ndarray) else Tensor(value)
@@ -148,6 +178,10 @@ class QuantizedModel(Graph):
         inputs, ctx = split_context(inputs, ctx)
         kind = type(inputs[0]) if inputs else np.ndarray
         results = self._run_program(inputs, kind) if ctx is None else None
+        if results is None and ctx is None and len(self.nodes) > len(self._parted.parts):
+            run = self._RUN(self, inputs)
+            run.parts(self._parted)
+            results = [run.outside(name, kind) for name in self.outputs]
         if results is None:
             return self._RUN(self, inputs).results(kind, ctx)
         return results[0] if len(results) == 1 else tuple(results)
@@ -169,6 +203,11 @@ class QuantizedModel(Graph):
                 for out, name in zip(outs, self.outputs, strict=True)
             ]
         return [Tensor(out) for out in outs] if issubclass(kind, Tensor) else outs
+
+    @cached_property
+    def _parted(self):
+        """The parts in which a model runs that is no program as a whole."""
+        return Parts(self)
 
     def _arrays(self, inputs):
         """Return the inputs as a program takes them: codes or reals, in the layout outside."""
@@ -262,7 +301,8 @@ class QuantizedModel(Graph):
         )
 
     def __getstate__(self):
-        return {**self.__dict__, "_programs": {}}
+        kept = {name: value for name, value in self.__dict__.items() if name != "_parted"}
+        return {**kept, "_programs": {}}
 
     def _shown(self, node, name):
         # Layers that were fused are seen once, under the name of the last: see `Node.covers`.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcy.nn.layers import (
-    Constant, Conv2D, ConvTranspose2D, Dense, Layer, Operator, Softmax,
+    Constant, Conv2D, ConvTranspose2D, Dense, Layer, MatMul, Operator, Softmax,
 )
 
 #: Layers whose weights make them worth it by themselves.
@@ -97,12 +97,14 @@ class _Selection:
         if self.skip.intersection(node.covers):
             return "in skip"
         layer = node.layer
-        if not has_twin(layer):
+        if not has_twin(layer, len(node.inputs)):
             return f"{name_of(layer)} has no form in 8 bits"
         if self.forced.intersection(node.covers):
             return ""
         if type(layer) is Operator and layer.op in NORMALIZATION:
             return "arithmetic of normalization"
+        if type(layer) is MatMul:
+            return "a product of two tensors of data goes to 8 bits only if asked for"
         return self.data(node)
 
     def data(self, node):
@@ -162,10 +164,10 @@ def _is_at_home(layer):
     return type(layer) not in (Operator, Constant)
 
 
-def has_twin(layer):
-    """Whether a layer has a form in 8 bits."""
+def has_twin(layer, n_inputs=1):
+    """Whether a layer that takes so many inputs has a form in 8 bits."""
     if type(layer) is Operator:
-        return layer.KEEPS_PARAMS or layer.IS_POINTWISE
+        return layer.KEEPS_PARAMS or (layer.IS_POINTWISE and n_inputs == 1)
     if type(layer) is Constant:
         return layer.value.dtype == np.float32
     return type(layer).quantized is not Layer.quantized

@@ -29,7 +29,7 @@ from qcy.primitive.elementwise import add_q8, clamp_q8, mul_q8, softmax_q8, soft
 from qcy.primitive.gemm import (
     gemm_batched_q8, gemm_dynamic_q8, gemm_nn_q8, gemm_nn_q8_accum,
 )
-from qcy.primitive.move import beside_q8, embed_q8, permute_q8
+from qcy.primitive.move import beside_q8, embed_q8, permute_q8, strided_q8
 from qcy.primitive.norm import layer_norm_q8
 from qcy.primitive.packed import PackedWeights
 from qcy.primitive.packing import pack_conv_q8, pack_q8
@@ -41,5 +41,5 @@ __all__ = [
     "dequantize_q8", "embed_q8", "gemm_batched_q8", "gemm_dynamic_q8", "gemm_nn_q8",
     "gemm_nn_q8_accum", "im2col_q8", "layer_norm_q8", "lookup_q8", "max_pool2d_q8", "mul_q8",
     "pack_conv_q8", "pack_q8", "permute_q8", "quantize_dynamic_q8", "quantize_q8",
-    "requantize_q8", "softmax_q8", "softmax_table",
+    "requantize_q8", "softmax_q8", "softmax_table", "strided_q8",
 ]

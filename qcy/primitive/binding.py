@@ -5,9 +5,8 @@ from functools import wraps
 from qcy._step import BoundCall, Place, check_apart
 
 
-def _record(plan, args, kwargs):
+def _record(plan, recorder, args, kwargs):
     """Leave a call's step with the recorder of its operands, and return the place of the result."""
-    recorder = args[0].recorder
     if kwargs.get("out") is None:
         kwargs = {**kwargs, "out": recorder}
     step, out, finish = plan(*args, **kwargs)
@@ -30,8 +29,9 @@ def bindable(plan, n_read=1):
 
     @wraps(plan)
     def call(*args, **kwargs):
-        if type(args[0]) is Place:
-            return _record(plan, args, kwargs)
+        for x in args[:n_read]:
+            if type(x) is Place:
+                return _record(plan, x.recorder, args, kwargs)
         if kwargs.get("out") is not None:
             check_apart(kwargs["out"], args, kwargs)
         step, out, finish = plan(*args, **kwargs)

@@ -6,8 +6,10 @@ from functools import partial
 import numpy as np
 
 from qcy import _kernels, _validate
+from qcy._step import Place
 from qcy.primitive.binding import bindable
 from qcy.primitive.codes import clamp_codes, flip_of, output_target
+from qcy.primitive.move import strided_q8
 
 
 @partial(bindable, n_read=2)
@@ -206,12 +208,24 @@ def _operands(a, b, a_zero_point, b_zero_point):
     if arrays[0].shape != arrays[1].shape:
         shapes = [array.shape for array in arrays]
         try:
-            arrays = [np.ascontiguousarray(array) for array in np.broadcast_arrays(*arrays)]
+            shape = np.broadcast_shapes(*shapes)
+            arrays = [_spread(array, shape) for array in arrays]
         except ValueError:
             raise ValueError(
                 f"a is {shapes[0]} and b is {shapes[1]}: shapes do not broadcast"
             ) from None
     return arrays, (*zeros, *signed)
+
+
+def _spread(codes, shape):
+    """Return codes repeated along axes in which there is one of them."""
+    if codes.shape == shape:
+        return codes
+    if type(codes) is not Place:
+        return np.ascontiguousarray(np.broadcast_to(codes, shape))
+    sizes = (1,) * (len(shape) - codes.ndim) + codes.shape
+    steps = [int(np.prod(sizes[i + 1 :], dtype=np.int64)) for i in range(len(sizes))]
+    return strided_q8(codes, shape, [0 if n == 1 else s for n, s in zip(sizes, steps, strict=True)])
 
 
 def _output(out, dtype, zero_point, clamp, a, b):

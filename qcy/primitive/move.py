@@ -55,6 +55,76 @@ def permute_q8(codes, axes, *, out=None, n_threads=None):
 
 
 @bindable
+def strided_q8(codes, shape, steps, offset=0, *, out=None, n_threads=None):
+    """Take codes at even steps along each axis, as a strided view of an array does, C-ordered.
+
+    Element ``[i, j, ...]`` of the result is code ``offset + i * steps[0] + j * steps[1] + ...`` of
+    all codes in a row: slices, turned axes, and axes along which all is the same, with step 0.
+
+    Parameters
+    ----------
+    codes : array, int8 or uint8
+    shape, steps : sequence of int
+        Of the result; at most four axes that cannot be taken as one with the next.
+    offset : int, default 0
+    out : array of `codes`' dtype and `shape`, optional
+    n_threads : int, optional
+
+    Returns
+    -------
+    array of `codes`' dtype and `shape`
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or an element would lie outside `codes`.
+
+    Examples
+    --------
+    >>> strided_q8(np.arange(6, dtype=np.uint8), (2, 3), (0, -1), 5)
+    array([[5, 4, 3],
+           [5, 4, 3]], dtype=uint8)
+    """
+    codes = _validate.q8_array("codes", codes)
+    shape = tuple(_validate.integer("shape", size, 0) for size in shape)
+    steps = tuple(_validate.integer("steps", step, -codes.size, codes.size) for step in steps)
+    if len(steps) != len(shape):
+        raise ValueError(f"steps must be one for each axis of {shape}, got {steps}")
+    reach = [step * (size - 1) for size, step in zip(shape, steps, strict=True)]
+    first = offset + sum(min(0, far) for far in reach)
+    last = offset + sum(max(0, far) for far in reach)
+    if 0 not in shape and not 0 <= first <= last < codes.size:
+        raise ValueError(
+            f"steps must stay within the {codes.size} codes, got {first} to {last} for shape "
+            f"{shape}, steps {steps}, offset {offset}"
+        )
+    out = _validate.output("out", out, shape, codes.dtype)
+    sizes, steps = _merged(shape, steps)
+    if len(sizes) > 4:
+        raise ValueError(f"shape must have at most 4 axes with different steps, got {len(sizes)}")
+    missing = 4 - len(sizes)
+    step = _kernels.active.plain.permute(
+        codes, (1,) * missing + sizes, (0,) * missing + steps, out, 0 if 0 in shape else offset
+    )
+    return step, out, None
+
+
+def _merged(shape, steps):
+    """Return shape and steps with axes taken as one where a step leads from one to the next."""
+    sizes, kept = [], []
+    for size, step in zip(shape, steps, strict=True):
+        if size == 1:
+            continue
+        if sizes and kept[-1] == step * size:
+            sizes[-1] *= size
+            kept[-1] = step
+        else:
+            sizes.append(size)
+            kept.append(step)
+    return tuple(sizes), tuple(kept)
+
+
+@bindable
 def beside_q8(codes, out_shape, axis, start, *, out=None, n_threads=None):
     """Write codes into a part of a larger array, along one axis.
 

@@ -131,12 +131,12 @@ def test_conv2d(channels, n_out, groups, window):
 
 
 def test_conv2d_over_several_blocks_of_images(monkeypatch):
-    from qcy.nn.layers import conv
+    from qcy.nn.operators import products
 
     rng = np.random.default_rng(8)
     x, w = random_images(rng, (7, 2, 6, 6)), rng.normal(size=(3, 2, 3, 3))
     whole = nn.Conv2D(w)(x)
-    monkeypatch.setattr(conv, "BLOCK_BYTES", 3 * 4 * 18 * 16)      # three images at a time
+    monkeypatch.setattr(products, "BLOCK_BYTES", 3 * 4 * 18 * 16)      # three images at a time
     assert_allclose(nn.Conv2D(w)(x), whole, rtol=1e-6, atol=1e-6)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from oracles import DTYPES
 
-from qcy.primitive import beside_q8, embed_q8, permute_q8
+from qcy.primitive import beside_q8, embed_q8, permute_q8, strided_q8
 
 
 @given(
@@ -43,6 +43,39 @@ def test_beside(kernels, shape, axis, before, after):
     want[(slice(None),) * axis + (slice(before, before + shape[axis]),)] = codes
     assert beside_q8(codes, size, axis, before, out=out) is out
     assert_array_equal(out, want)
+
+
+@given(
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=3), data=st.data(), dtype=DTYPES,
+    n_threads=st.integers(1, 3),
+)
+def test_strided(kernels, shape, data, dtype, n_threads):
+    x = np.arange(np.prod(shape, dtype=int)).astype(np.uint8).view(dtype).reshape(shape)
+    view = x[tuple(
+        slice(*data.draw(st.sampled_from([(None,), (1, None), (None, None, -1), (None, None, 2)])))
+        for _ in shape
+    )].transpose(data.draw(st.permutations(range(len(shape)))))
+    view = np.broadcast_to(view, (data.draw(st.integers(1, 3)), *view.shape))
+    offset = view.ctypes.data - x.ctypes.data if view.size else 0
+    y = strided_q8(x, view.shape, view.strides, offset, n_threads=n_threads)
+    assert_array_equal(y, view, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((2, 3), (3,)), r"steps must be one for each axis of \(2, 3\), got \(3,\)"),
+        (((2, 3), (3, 2)), "steps must stay within the 6 codes, got 0 to 7"),
+        (((2, 3), (3, 1), 1), "steps must stay within the 6 codes, got 1 to 6"),
+        (((2, 3), (-3, 1)), "steps must stay within the 6 codes, got -3 to 2"),
+        (((2, -1), (3, 1)), "shape must be at least 0, got -1"),
+        (((1, 2, 2, 2, 2, 2), (0, 0, 1, 0, 1, 0)), "at most 4 axes with different steps, got 5"),
+        (((2,), (7,)), r"steps must be in \[-6, 6\], got 7"),
+    ],
+)
+def test_steps_that_leave_the_codes_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        strided_q8(np.zeros(6, np.uint8), *arguments)
 
 
 @pytest.mark.parametrize("axes", [(0, 0), (0,), (0, 2), (1, 0, 2)])

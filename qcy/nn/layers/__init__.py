@@ -4,6 +4,7 @@
     weights.py      quantizing weights and biases
     dense.py conv.py norm.py activations.py pooling.py shape.py merge.py attention.py
     embedding.py
+    products.py     products of two inputs, means
     operator.py     operators of ONNX, constants
     recurrent.py    LSTM, GRU, RNN
     weight_only.py  int8 weights, float32 arithmetic
@@ -21,13 +22,17 @@ from qcy.nn.layers.conv import Conv2D, Conv2DQuantized, ConvTranspose2D, ConvTra
 from qcy.nn.layers.dense import Dense, DenseDynamic, DenseQuantized
 from qcy.nn.layers.embedding import Embedding, EmbeddingQuantized
 from qcy.nn.layers.merge import (
-    Add, AddQuantized, Concat, ConcatQuantized, Mul, MulQuantized, Sub, SubQuantized,
+    Add, AddQuantized, Concat, ConcatQuantized, Maximum, MaximumQuantized, Mul, MulQuantized, Sub,
+    SubQuantized,
 )
 from qcy.nn.layers.norm import BatchNorm, BatchNormQuantized, LayerNorm, LayerNormQuantized
 from qcy.nn.layers.operator import Constant, ConstantQuantized, Operator, OperatorQuantized
 from qcy.nn.layers.pooling import (
     AvgPool2D, AvgPool2DQuantized, GlobalAvgPool2D, GlobalAvgPool2DQuantized, MaxPool2D,
     MaxPool2DQuantized,
+)
+from qcy.nn.layers.products import (
+    MatMul, MatMulQuantized, Mean, MeanQuantized, PReLU, PReLUQuantized,
 )
 from qcy.nn.layers.recurrent import Recurrent, RecurrentDynamic
 from qcy.nn.layers.shape import (
@@ -43,9 +48,10 @@ __all__ = [
     "ConvTranspose2D", "ConvTranspose2DQuantized", "Dense", "DenseDynamic", "DenseQuantized",
     "DenseWeightOnly", "Dropout", "DropoutQuantized", "Embedding", "EmbeddingQuantized", "Flatten",
     "FlattenQuantized", "GELUQuantized", "GlobalAvgPool2D", "GlobalAvgPool2DQuantized", "Identity",
-    "IdentityQuantized", "Layer", "LayerNorm", "LayerNormQuantized", "MaxPool2D",
-    "MaxPool2DQuantized", "Mul", "MulQuantized", "Operator", "OperatorQuantized", "QuantizedLayer",
-    "ReLU", "ReLU6", "ReLU6Quantized", "ReLUQuantized", "Recurrent", "RecurrentDynamic", "Reshape",
-    "ReshapeQuantized", "Sigmoid", "SigmoidQuantized", "Softmax", "SoftmaxQuantized", "Sub",
-    "SubQuantized", "TableQuantized", "Tanh", "TanhQuantized",
+    "IdentityQuantized", "Layer", "LayerNorm", "LayerNormQuantized", "MatMul", "MatMulQuantized",
+    "MaxPool2D", "MaxPool2DQuantized", "Maximum", "MaximumQuantized", "Mean", "MeanQuantized",
+    "Mul", "MulQuantized", "Operator", "OperatorQuantized", "PReLU", "PReLUQuantized",
+    "QuantizedLayer", "ReLU", "ReLU6", "ReLU6Quantized", "ReLUQuantized", "Recurrent",
+    "RecurrentDynamic", "Reshape", "ReshapeQuantized", "Sigmoid", "SigmoidQuantized", "Softmax",
+    "SoftmaxQuantized", "Sub", "SubQuantized", "TableQuantized", "Tanh", "TanhQuantized",
 ]

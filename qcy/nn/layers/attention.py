@@ -11,7 +11,7 @@ class Attention(Layer):
     """``softmax(q @ k.T * score_scale) @ v`` for each head.
 
     Takes three inputs: queries (N, S, n_heads * D), keys (N, T, n_heads * D) and values
-    (N, T, n_heads * W), in which the heads lie side by side; or all three without N. The products
+    (N, T, n_heads * W), in which the heads lie side by side; any axes may stand for N. The products
     that make them, and the one that mixes the heads afterwards, are layers of their own: `Dense`.
 
     Parameters
@@ -41,7 +41,6 @@ class Attention(Layer):
         self.score_scale = score_scale
 
     def _forward(self, q, k, v):
-        _check_axes(q, k, v)
         shape, sizes = attention_sizes(q.shape, k.shape, v.shape, self.n_heads)
         n_batch, _, _, _, depth, width = sizes
         q, k, v = (
@@ -81,7 +80,6 @@ class AttentionQuantized(QuantizedLayer):
 
     def forward_codes(self, q, k, v, out=None):
         """Compute the layer on plain arrays of codes."""
-        _check_axes(q, k, v)
         of_q, of_k, of_v = self.in_params
         return primitive.attention_q8(
             q, k, v, n_heads=self.n_heads, q_scale=of_q.scale, k_scale=of_k.scale,
@@ -90,10 +88,3 @@ class AttentionQuantized(QuantizedLayer):
             score_scale=self.score_scale, out_dtype=self.out_params.dtype, clamp=self._clamp,
             out=out,
         )
-
-
-def _check_axes(*inputs):
-    """Check the number of axes. Four are an image, whose last axis depends on its layout."""
-    for name, x in zip("qkv", inputs, strict=True):
-        if x.ndim > 3:
-            raise ValueError(f"{name} must have 2 or 3 dimensions, got shape {x.shape}")

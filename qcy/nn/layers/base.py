@@ -142,6 +142,8 @@ class QuantizedLayer(Layer):
     """
 
     SETTINGS = ("in_params", "out_params")
+    #: Whether `forward_codes` is made of bindable primitives, which a program can hold.
+    IS_RECORDED = True
 
     def __init__(self, in_params, out_params):
         several = isinstance(in_params, (tuple, list))

@@ -11,10 +11,6 @@ from qcy.nn.layers.weights import (
 )
 from qcy.primitive.windows import Window, from_nhwc, split_shape, to_nhwc
 
-#: Bytes of gathered windows that a float convolution holds at once.
-BLOCK_BYTES = 2**22
-
-
 def float_windows(x, window):
     """Return the windows of (B, H, W, C) images as a view: (B, OH, OW, C, KH, KW)."""
     height, width = window.kernel
@@ -83,35 +79,21 @@ class Conv2D(Layer):
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
 
     def _forward(self, x):
-        n, height, width, channels = _image_shape(
-            x, self.layout, self.weight.shape[1] * self.groups
-        )
-        n_out = self.weight.shape[0]
-        y = np.empty((n, *self._window.out_size(height, width), n_out), np.float32)
-        padded = pad_nhwc(to_nhwc(x, self.layout), self.padding)
-        if self.groups == channels == n_out and channels > 1:
-            windows = float_windows(padded, self._window)
-            np.einsum("bhwcij,cij->bhwc", windows, self.weight[:, 0], out=y)
-        else:
-            self._products(padded, y)
-        if self.bias is not None:
-            y += self.bias
-        return from_nhwc(activate(y, self.activation), self.layout)
+        # Imported when they are first needed: who only runs 8-bit models starts sooner.
+        from qcy.nn.operators.pooling import Windows
+        from qcy.nn.operators.products import convolve
 
-    def _products(self, padded, y):
-        """Gather the windows of a few images at a time, and multiply them by NumPy's BLAS."""
-        depth = int(np.prod(self.weight.shape[1:]))
-        outs = np.split(y, self.groups, axis=3)
-        parts = zip(np.split(padded, self.groups, axis=3), np.split(self.weight, self.groups), outs,
-                    strict=True)
-        images = max(1, BLOCK_BYTES // max(1, 4 * depth * y.shape[1] * y.shape[2]))
-        for part, weight, out in parts:
-            matrix = weight.reshape(len(weight), depth).T
-            for first in range(0, len(y), images):
-                windows = float_windows(part[first : first + images], self._window)
-                rows = windows.reshape(int(np.prod(windows.shape[:3])), depth)
-                shape = (*windows.shape[:3], len(weight))
-                out[first : first + images] = (rows @ matrix).reshape(shape)
+        _, height, width, _ = _image_shape(x, self.layout, self.weight.shape[1] * self.groups)
+        self._window.out_size(height, width)
+        windows = Windows.over(
+            (height, width), self._window.kernel, self.stride, self.dilation, self.padding,
+        )
+        images = x if self.layout == "NCHW" else from_nhwc(x, "NCHW")
+        y = convolve(images, self.weight, windows, self.groups)
+        if self.bias is not None:
+            y += self.bias[:, None, None]
+        y = activate(y, self.activation)
+        return y if self.layout == "NCHW" else to_nhwc(y, "NCHW")
 
     def quantized(self, in_params, out_params, weight_scheme=WEIGHT_SCHEME):
         """Return a `Conv2DQuantized`: int8 weights, per output channel unless told otherwise."""
@@ -281,6 +263,7 @@ class ConvTranspose2DQuantized(PackedProduct, QuantizedLayer):
     """
 
     SETTINGS = ("in_params", "out_params", *ConvTranspose2D.SETTINGS)
+    IS_RECORDED = False
     ARRAYS = ("weight", "weight_scale", "bias", "weight_zero_point")
 
     def __init__(

@@ -154,7 +154,40 @@ class MulQuantized(_PairQuantized):
         return primitive.mul_q8(a, b, **self._settings(), out=out)
 
 
-_TWINS = {Add: AddQuantized, Sub: SubQuantized, Mul: MulQuantized}
+class Maximum(_Pair):
+    """The larger of two inputs, which broadcast as NumPy's do.
+
+    Parameters
+    ----------
+    activation : {None, "relu", "relu6"}
+        Fused into the layer.
+
+    Examples
+    --------
+    >>> Maximum()([1.0, 20.0], [10.0, 2.0])
+    array([10., 20.], dtype=float32)
+    """
+
+    _FUNCTION = staticmethod(np.maximum)
+
+
+class MaximumQuantized(_PairQuantized):
+    """8-bit `Maximum`: both inputs by tables to the output's parameters, equation (19)."""
+
+    IS_RECORDED = False
+
+    def forward_codes(self, a, b, out=None):
+        """Compute the layer on plain arrays of codes."""
+        _check_broadcast(a, b)
+        a, b = (
+            x if params == self.out_params
+            else primitive.lookup_q8(x, requantize_table(params, self.out_params))
+            for x, params in zip((a, b), self.in_params, strict=True)
+        )
+        return np.clip(np.maximum(a, b), *self._clamp, out=out)
+
+
+_TWINS = {Add: AddQuantized, Sub: SubQuantized, Mul: MulQuantized, Maximum: MaximumQuantized}
 
 
 def _check_broadcast(a, b):

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from qcy import _validate
+from qcy import _validate, primitive
+from qcy._step import Place
 from qcy.nn.layers.activations import TableQuantized
 from qcy.nn.context import split_context
 from qcy.nn.layers.base import (
@@ -146,7 +147,11 @@ class Operator(Layer):
 
     @property
     def KEEPS_PARAMS(self):
-        """Whether the operator only moves numbers."""
+        """Whether the operator moves numbers, or gives some between them: codes do as well."""
+        if self.op == "Resize":
+            return self.attribute("mode", "nearest") in ("nearest", "linear") and (
+                self.attribute("coordinate_transformation_mode") != "tf_crop_and_resize"
+            )
         return self.definition.kind == "moves"
 
     def attribute(self, name, default=None):
@@ -220,7 +225,7 @@ class Operator(Layer):
         """
         several = isinstance(in_params, (tuple, list))
         in_params = in_params[0] if several else in_params
-        if self.definition.kind == "moves":
+        if self.KEEPS_PARAMS:
             return OperatorQuantized(in_params, out_params or in_params, **self.settings())
         if not self.IS_POINTWISE:
             return super().quantized(in_params, out_params)
@@ -266,7 +271,7 @@ class OperatorQuantized(QuantizedLayer):
                 f"out_params must be the input's, {self.in_params[0]}, got {out_params}"
             )
         plain = Operator(op, attributes, **settings)
-        if plain.definition.kind != "moves":
+        if not plain.KEEPS_PARAMS:
             raise ValueError(f"op must be one that moves numbers, got {op!r}")
         self.__dict__.update(plain.settings())
         self._moving = plain.in_codes(out_params) if op == "Pad" else plain
@@ -294,10 +299,27 @@ class OperatorQuantized(QuantizedLayer):
 
     def forward_codes(self, *inputs, out=None):
         """Compute the layer on a plain array of codes, and numbers."""
+        if type(inputs[0]) is Place:
+            return self._record(*inputs)
         results = tuple(
             np.ascontiguousarray(y).reshape(y.shape) for y in self._moving.compute(*inputs)
         )
         return results if self.n_outputs > 1 else results[0]
+
+
+    def _record(self, codes, *numbers):
+        """Return the places of what the operator gives as views of its input."""
+        like = np.empty(codes.shape, np.uint8)
+        places = []
+        for view in self._moving.compute(like, *numbers):
+            if view.size and not np.may_share_memory(view, like):
+                raise TypeError(f"{self.op} does more than take codes at even steps")
+            offset = view.ctypes.data - like.ctypes.data if view.size else 0
+            if view.size == like.size and offset == 0 and view.flags.c_contiguous:
+                places.append(codes.reshape(view.shape))
+            else:
+                places.append(primitive.strided_q8(codes, view.shape, view.strides, offset))
+        return tuple(places) if self.n_outputs > 1 else places[0]
 
 
 def _constants(given):

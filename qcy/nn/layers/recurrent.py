@@ -93,8 +93,9 @@ class Recurrent(Layer):
         if not weight_scheme.is_symmetric:
             raise ValueError(f"weight_scheme must be symmetric, got {weight_scheme}")
         codes, scales = zip(*(_rows_in_codes(x) for x in (self.w, self.r)), strict=True)
+        (w, r), (w_scale, r_scale) = codes, scales
         return RecurrentDynamic(
-            self.op, *codes, *scales, self.b, self.p, **self.settings()
+            w=w, r=r, w_scale=w_scale, r_scale=r_scale, b=self.b, p=self.p, **self.settings()
         )
 
 

@@ -7,6 +7,7 @@ from qcy.nn.layers import Constant, Operator
 from qcy.nn.model import Model
 from qcy.nn.onnx.patterns import recognize
 from qcy.nn.onnx.reader import CONTROL_FLOW, read
+from qcy.nn.onnx.sequences import joined
 from qcy.nn.onnx.simplify import remove_dead, simplify
 from qcy.nn.onnx.versions import modernize
 from qcy.nn.operators import OPERATORS
@@ -71,9 +72,10 @@ def to_model(graph):
                 builder.add_operator(node)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{graph.path}: node {node.name!r} ({node.op}): {error}") from error
+    outputs = [builder.tensor(name) for name in graph.outputs]
     return Model(
-        builder.nodes, [builder.tensor(name) for name in graph.outputs], list(graph.inputs),
-        input_types=graph.inputs, output_names=graph.output_names,
+        joined(builder.nodes, outputs), outputs, list(graph.inputs), input_types=graph.inputs,
+        output_names=graph.output_names,
     )
 
 
@@ -126,14 +128,20 @@ class Builder:
         self._tensors.update(zip(node.outputs, made.outputs, strict=False))
         return True
 
-    def add_chain(self, node, *layers):
-        """Add layers that do the work of a node one after another; the last has its name."""
-        previous = self.tensor(node.inputs[0])
-        for i, layer in enumerate(layers[:-1]):
-            previous = self.insert(f"{node.name}/{i}", layer, [previous])
-        made = Node(node.name, layers[-1], [previous], node.covers)
-        self.nodes.append(made)
-        self._tensors[node.outputs[0]] = made.name
+    def add_between(self, node, before, layer, after):
+        """Add the layer of a node, and one or none that brings the input to it, and the output on.
+
+        Returns
+        -------
+        bool
+            True.
+        """
+        x = self.tensor(node.inputs[0])
+        if before is not None:
+            x = self.insert(f"{node.name}/in", before, [x])
+        self.nodes.append(Node(node.name, layer, [x], node.covers))
+        made = self.insert(f"{node.name}/out", after, [node.name])
+        self._tensors[node.outputs[0]] = made
         return True
 
     def add_operator(self, node):
@@ -168,5 +176,3 @@ class Builder:
             return self.graph.constants[name].dtype == np.float32
         kind = self.graph.types.get(name)
         return kind is not None and kind.dtype == np.float32
-
-

@@ -6,9 +6,9 @@ Each function here takes a `Builder` and a node, and returns whether it added wh
 import numpy as np
 
 from qcy.nn.layers import (
-    GELU, Add, AvgPool2D, BatchNorm, Concat, Conv2D, ConvTranspose2D, Dense, Embedding, Flatten,
-    GlobalAvgPool2D, LayerNorm, MaxPool2D, Mul, Operator, ReLU, ReLU6, Recurrent, Sigmoid, Softmax,
-    Sub, Tanh,
+    GELU, Add, Attention, AvgPool2D, BatchNorm, Concat, Conv2D, ConvTranspose2D, Dense, Embedding,
+    Flatten, GlobalAvgPool2D, LayerNorm, MatMul, Maximum, MaxPool2D, Mean, Mul, Operator, PReLU,
+    ReLU, ReLU6, Recurrent, Sigmoid, Softmax, Sub, Tanh,
 )
 from qcy.primitive.move import MOST_ROWS
 
@@ -64,7 +64,7 @@ def conv_transpose(builder, node):
 def _as_image(builder, node, layer):
     """Add a layer for images to sequences (B, C, L), as images of one row."""
     axis = {1: np.array([2])}
-    return builder.add_chain(
+    return builder.add_between(
         node, Operator("Unsqueeze", constants=axis), layer, Operator("Squeeze", constants=axis)
     )
 
@@ -144,9 +144,20 @@ def gemm(builder, node):
 def mat_mul(builder, node):
     """A dense layer, where the right operand is constant; a third input is a bias."""
     weight = builder.constant(node.inputs[1], np.float32)
+    if weight is None and all(
+        builder.is_float(name) and (builder.rank(name) or 0) >= 2 for name in node.inputs
+    ):
+        return builder.add(node, MatMul(), node.inputs)
     if weight is None or weight.ndim != 2:
         return False
     return builder.add(node, Dense(weight, _optional(builder, node, 2)))
+
+
+@translates("qcy:Attention")
+def attention(builder, node):
+    """Softmax of a product, times another."""
+    layer = Attention(1, score_scale=node.attributes["scale"])
+    return builder.add(node, layer, node.inputs)
 
 
 @translates("BatchNormalization")
@@ -208,6 +219,21 @@ def clip(builder, node):
     return low == 0 and high == 6 and builder.add(node, ReLU6())
 
 
+@translates("PRelu")
+def prelu(builder, node):
+    """A slope for negative numbers: one for all is a table, one per channel a layer."""
+    slope, rank = builder.constant(node.inputs[1], np.float32), builder.rank(node.inputs[0])
+    if slope is None:
+        return False
+    if slope.size == 1:
+        alpha = {"alpha": float(slope.reshape(()))}
+        return builder.add(node, Operator("LeakyRelu", alpha))
+    shape = (1,) * ((rank or 0) - slope.ndim) + slope.shape
+    if rank is None or len(shape) != rank or rank < 2 or shape[1] != slope.size:
+        return False
+    return builder.add(node, PReLU(slope.reshape(-1)))
+
+
 @translates("Softmax")
 def softmax(builder, node):
     """Softmax over one axis."""
@@ -224,31 +250,38 @@ def softmax(builder, node):
 
 @translates("MaxPool")
 def max_pool(builder, node):
-    """Pooling of images whose windows are known beforehand."""
+    """Pooling of images, and of sequences, whose windows are known beforehand."""
     if any(node.outputs[1:]) or not builder.is_float(node.inputs[0]):
         return False
     settings = _pooling(builder, node)
-    if settings is None:
-        return False
-    return builder.add(node, MaxPool2D(**settings))
+    return settings is not None and _add_pool(builder, node, MaxPool2D, settings)
 
 
 @translates("AveragePool")
 def average_pool(builder, node):
-    """Pooling of images whose windows are known beforehand."""
+    """Pooling of images, and of sequences, whose windows are known beforehand."""
     counts = bool(node.attributes.get("count_include_pad", 0))
     settings = _pooling(builder, node)
-    if settings is None or settings.pop("dilation") != (1, 1):
+    if settings is None or any(step != 1 for step in settings.pop("dilation")):
         return False
-    if counts and settings["padding"] != tuple(node.attributes.get("pads", (0,) * 4)):
+    given = tuple(node.attributes.get("pads", (0,) * len(settings["padding"])))
+    if counts and settings["padding"] != given:
         return False                    # what a rounded size adds does not count
-    return builder.add(node, AvgPool2D(count_include_pad=counts, **settings))
+    return _add_pool(builder, node, AvgPool2D, settings, count_include_pad=counts)
+
+
+def _add_pool(builder, node, kind, settings, **more):
+    """Add a pooling layer, of images or of sequences."""
+    kernel = settings.pop("kernel_size")
+    if len(kernel) == 2:
+        return builder.add(node, kind(kernel, **settings, **more))
+    return _as_image(builder, node, kind((1, *kernel), **_flat(settings), **more))
 
 
 def _pooling(builder, node):
     """Return the settings of a pooling layer, or None if no layer does this."""
     kernel = tuple(node.attributes["kernel_shape"])
-    if len(kernel) != 2 or node.attributes.get("storage_order", 0):
+    if len(kernel) not in (1, 2) or node.attributes.get("storage_order", 0):
         return None
     found = _window(builder, node, kernel)
     if found is None:
@@ -258,45 +291,52 @@ def _pooling(builder, node):
         if found["padding"] is None:
             return None
     reach = [d * (k - 1) + 1 for d, k in zip(found["dilation"], kernel, strict=True)]
-    if any(side >= reach[i % 2] for i, side in enumerate(found["padding"])):
+    if any(side >= reach[i % len(kernel)] for i, side in enumerate(found["padding"])):
         return None
-    return {"kernel_size": kernel, **found}
+    return {"kernel_size": kernel, **found, "padding": tuple(found["padding"])}
 
 
 def _ceiled(shape, kernel, stride, dilation, padding):
     """Return padding such that a size rounded down is what it was rounded up."""
     if shape is None or not all(isinstance(size, int) for size in shape[2:]):
         return None
-    after = []
+    after, n_axes = [], len(kernel)
     for axis, size in enumerate(shape[2:]):
         reach = dilation[axis] * (kernel[axis] - 1) + 1
-        whole = size + padding[axis] + padding[axis + 2]
+        whole = size + padding[axis] + padding[axis + n_axes]
         n = -(-(whole - reach) // stride[axis]) + 1
         if (n - 1) * stride[axis] >= size + padding[axis]:      # a window wholly outside
             n -= 1
-        after.append(padding[axis + 2] + max(0, (n - 1) * stride[axis] + reach - whole))
-    return (*padding[:2], *after)
+        after.append(padding[axis + n_axes] + max(0, (n - 1) * stride[axis] + reach - whole))
+    return (*padding[:n_axes], *after)
 
 
 @translates("GlobalAveragePool")
 def global_average_pool(builder, node):
-    """The mean of each channel of an image."""
-    return builder.rank(node.inputs[0]) == 4 and builder.add(node, GlobalAvgPool2D())
+    """The mean of each channel of an image, or of a sequence."""
+    rank = builder.rank(node.inputs[0])
+    if not builder.is_float(node.inputs[0]) or rank not in (3, 4):
+        return False
+    if rank == 3:
+        return _as_image(builder, node, GlobalAvgPool2D())
+    return builder.add(node, GlobalAvgPool2D())
 
 
 @translates("ReduceMean")
 def reduce_mean(builder, node):
     """The mean of each channel of an image, where that is what is asked for."""
     axes = builder.constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if axes is None or builder.rank(node.inputs[0]) != 4 or not builder.is_float(node.inputs[0]):
+    if axes is None or not axes.size or not builder.is_float(node.inputs[0]):
         return False
-    if sorted(int(axis) % 4 for axis in axes.ravel()) != [2, 3]:
-        return False
+    if builder.rank(node.inputs[0]) != 4 or (
+        sorted(int(axis) % 4 for axis in axes.ravel()) != [2, 3]
+    ):
+        keeps = node.attributes.get("keepdims", 1)
+        return builder.add(node, Mean([int(axis) for axis in axes.ravel()], keepdims=keeps))
     if node.attributes.get("keepdims", 1):
         return builder.add(node, GlobalAvgPool2D())
-    return builder.add_chain(
-        node, GlobalAvgPool2D(), Operator("Squeeze", constants={1: np.array([2, 3])})
-    )
+    squeeze = Operator("Squeeze", constants={1: np.array([2, 3])})
+    return builder.add_between(node, None, GlobalAvgPool2D(), squeeze)
 
 
 @translates("Flatten")
@@ -314,7 +354,7 @@ def concat(builder, node):
     return builder.add(node, Concat(axis), node.inputs)
 
 
-@translates("Add", "Sum", "Mul", "Sub", "Div")
+@translates("Add", "Sum", "Mul", "Sub", "Div", "Max")
 def binary(builder, node):
     """Two tensors of float32; with one number it stays an operator, which is a table in 8 bits."""
     if len(node.inputs) != 2 or not all(builder.is_float(name) for name in node.inputs):
@@ -325,9 +365,9 @@ def binary(builder, node):
             continue
         if value.size == 1:
             return False
-        if _per_channel(builder, node, place, value):
+        if node.op != "Max" and _per_channel(builder, node, place, value):
             return True
-    layer = {"Add": Add, "Sum": Add, "Mul": Mul, "Sub": Sub}.get(node.op)
+    layer = {"Add": Add, "Sum": Add, "Mul": Mul, "Sub": Sub, "Max": Maximum}.get(node.op)
     return layer is not None and builder.add(node, layer(), node.inputs)
 
 
@@ -349,6 +389,13 @@ def _per_channel(builder, node, place, value):
     if factor is None:
         return False
     return builder.add(node, BatchNorm(factor, offset, zero, one, epsilon=0.0), [other])
+
+
+@translates("ConstantOfShape")
+def constant_of_shape(builder, node):
+    """One number in a shape that only a run tells."""
+    value = np.ravel(node.attributes.get("value", np.float32(0)))
+    return builder.add(node, Operator("Expand", constants={0: value}), node.inputs)
 
 
 @translates("Gather")

@@ -69,13 +69,18 @@ class _Match:
                 return node.inputs[i], found
         return None
 
-    def replace(self, last, op, inputs, attributes=(), pieces=()):
-        """Replace the node that makes the result, and pieces that only it needed, by another."""
+    def replace(self, last, op, inputs, attributes=(), pieces=(), name=None):
+        """Replace the node that makes the result, and pieces that only it needed, by another.
+
+        It has the name of the last, if no other is given.
+        """
         self.is_stale = True
         covers = []
         for node in (*pieces, last):
-            covers += [name for name in node.covers if name not in covers]
-        made = OnnxNode(op, last.name, list(inputs), last.outputs[:1], dict(attributes), covers)
+            covers += [covered for covered in node.covers if covered not in covers]
+        made = OnnxNode(
+            op, name or last.name, list(inputs), last.outputs[:1], dict(attributes), covers
+        )
         nodes = self.graph.nodes
         nodes[next(i for i, n in enumerate(nodes) if n is last)] = made
         for piece in reversed(list(pieces)):
@@ -310,10 +315,61 @@ def _bias(match, node):
         return
     name = match.other(plus, node.outputs[0])
     if _is_row(match, name) and match.graph.constants[name].size == weight.shape[1]:
-        match.replace(plus, "MatMul", [*node.inputs, _as_row(match, name)], (), [node])
+        match.replace(plus, "MatMul", [*node.inputs, _as_row(match, name)], (), [node], node.name)
+
+
+def _attention(match, node):
+    """``softmax(q @ k.T * scale) @ v``, the batch and the heads in the axes before."""
+    if node.attributes.get("flattened", 0) or match.graph.shape(node.inputs[0]) is None:
+        return
+    rank = len(match.graph.shape(node.inputs[0]))
+    if rank < 3 or node.attributes.get("axis", -1) not in (-1, rank - 1):
+        return
+    scale, pieces = 1.0, [node]
+    scores = match.maker(node.inputs[0])
+    if scores is not None and scores.op in ("Mul", "Div"):
+        found = match.with_number(scores)
+        if found is None or (scores.op == "Div" and scores.inputs[0] != found[0]) or (
+            match.taker(scores.outputs[0], "Softmax") is None
+        ):
+            return
+        scale = found[1] if scores.op == "Mul" else 1 / found[1]
+        pieces.insert(0, scores)
+        scores = match.maker(found[0])
+    weighted = match.taker(node.outputs[0], "MatMul")
+    if scores is None or scores.op != "MatMul" or weighted is None or not scale > 0:
+        return
+    if weighted.inputs[0] != node.outputs[0] or not match.taker(scores.outputs[0], pieces[0].op):
+        return
+    q, turned = scores.inputs[:2]
+    if any(match.graph.shape(name) is None or len(match.graph.shape(name)) != rank
+           or name in match.graph.constants for name in (q, turned, weighted.inputs[1])):
+        return
+    k = _turned_back(match, scores, turned, rank)
+    match.replace(
+        weighted, "qcy:Attention", [q, k, weighted.inputs[1]], {"scale": scale}, [scores, *pieces]
+    )
+
+
+def _turned_back(match, product, name, rank):
+    """Return a tensor with its last two axes exchanged, of a node that is put before `product`."""
+    last = [*range(rank - 2), rank - 1, rank - 2]
+    maker = match.maker(name, "Transpose")
+    source, axes = name, last
+    if maker is not None:
+        before = maker.attributes.get("perm", tuple(reversed(range(rank))))
+        source, axes = maker.inputs[0], [before[axis] for axis in last]
+        if axes == sorted(axes):
+            return source
+    made = f"{product.name}/k"
+    node = OnnxNode("Transpose", made, [source], [made], {"perm": tuple(axes)}, [])
+    nodes = match.graph.nodes
+    nodes.insert(next(i for i, n in enumerate(nodes) if n is product), node)
+    return made
 
 
 _RULES = (
     (("ReduceMean",), _layer_norm), (("Erf",), _gelu), (("Tanh",), _gelu_tanh),
     (("Sigmoid", "HardSigmoid", "Tanh"), _gated), (("Clip",), _hard_swish), (("MatMul",), _bias),
+    (("Softmax",), _attention),
 )

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from qcy.nn.onnx.shapes import use_known_shapes
 from qcy.nn.operators import OPERATORS
 
 #: Elements up to which a computed constant may be larger than all that it was computed from.
@@ -17,7 +18,7 @@ def simplify(graph):
     are known replace the nodes that would compute them, and what nobody needs goes.
     """
     remove_dead(graph)
-    _use_known_shapes(graph)
+    use_known_shapes(graph)
     _fold(graph)
     _pass_on(graph)
     remove_dead(graph)
@@ -34,28 +35,6 @@ def remove_dead(graph):
             needed.update(node.inputs)
     graph.nodes = kept[::-1]
     graph.constants = {name: x for name, x in graph.constants.items() if name in needed}
-
-
-def _use_known_shapes(graph):
-    """Replace the shapes that a graph computes by those that inference knows."""
-    for node in graph.nodes:
-        shape = graph.shape(node.inputs[0]) if node.inputs else None
-        if node.op in ("Shape", "Size") and _is_known(shape):
-            start, end = node.attributes.get("start", 0), node.attributes.get("end", len(shape))
-            value = shape[start:end] if node.op == "Shape" else int(np.prod(shape, dtype=np.int64))
-            graph.constants[node.outputs[0]] = np.array(value, np.int64)
-        elif node.op == "Reshape" and node.inputs[1] not in graph.constants:
-            target = graph.shape(node.outputs[0])
-            # At most one length may be open: it is what is left.
-            if target is not None and sum(not isinstance(n, int) for n in target) <= 1 and (
-                0 not in target
-            ):
-                name = f"{node.name}/shape"
-                graph.constants[name] = np.array(
-                    [n if isinstance(n, int) else -1 for n in target], np.int64
-                )
-                node.inputs[1] = name
-    graph.nodes = [n for n in graph.nodes if not all(o in graph.constants for o in n.outputs)]
 
 
 def _is_known(shape):

@@ -80,18 +80,26 @@ def _pad(graph, node, opset):
 def _upsample(graph, node, opset):
     _to_input(graph, node, "scales", 1, np.float32)
     node.op = "Resize"
-    _old_resize(node)
+    _old_resize(graph, node)
 
 
 def _resize(graph, node, opset):
     if opset < 11:
-        _old_resize(node)
+        _old_resize(graph, node)
 
 
-def _old_resize(node):
+def _old_resize(graph, node):
     """Resize by scales alone, without an offset."""
+    scales = graph.constants.get(node.inputs[1])
+    shrinks = scales is not None and (scales < 1).any()
     node.inputs = [node.inputs[0], "", node.inputs[1]]
-    node.attributes.update(coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    node.attributes.update(
+        coordinate_transformation_mode="asymmetric", nearest_mode="ceil" if shrinks else "floor"
+    )
+
+
+def _recurrent(graph, node, opset):
+    node.attributes.pop("output_sequence", None)
 
 
 def _split(graph, node, opset):
@@ -126,5 +134,5 @@ _CHANGES = {
     "Unsqueeze": _axes(13), "ReduceSum": _axes(13), **dict.fromkeys(_REDUCTIONS, _axes(18)),
     "Slice": _slice, "Clip": _clip, "Pad": _pad, "Upsample": _upsample, "Resize": _resize,
     "Split": _split, "TopK": _top_k, "Dropout": _dropout, "BatchNormalization": _batch_norm,
-    "Scatter": _scatter,
+    "Scatter": _scatter, **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
 }

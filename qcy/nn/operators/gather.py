@@ -7,7 +7,7 @@ import numpy as np
 from qcy import _validate
 from qcy.nn.operators.registry import operator
 from qcy.nn.operators.shape import (
-    DTYPES, array_of, axis_of, flag, integers, same_dtype, whole, within_limits,
+    DTYPES, LARGEST, array_of, axis_of, flag, integers, same_dtype, whole, within_limits,
 )
 
 _REDUCTIONS = {
@@ -220,7 +220,7 @@ def one_hot(indices, depth, values, *, axis=-1):
         raise ValueError(f"depth must be one number, got shape {depth.shape}")
     if not np.isfinite(depth).all():
         raise ValueError(f"depth must be finite, got {depth}")
-    depth = _validate.integer("depth", int(depth.reshape(())), 1)
+    depth = _validate.integer("depth", int(depth.reshape(())), 1, LARGEST)
     if values.shape != (2,):
         raise ValueError(f"values must be [off, on], got shape {values.shape}")
     if indices.dtype.kind not in "iuf":

@@ -84,7 +84,13 @@ def _standardized(rows, epsilon):
     """
     mean = rows.mean(axis=1, keepdims=True)
     rows = rows - mean
-    inverse = 1 / np.sqrt(_mean_square(rows) + _epsilon(epsilon, rows.dtype))
+    variance = _mean_square(rows)
+    if (mean * mean > 64 * variance).any():     # then what the mean is rounded by counts
+        rest = rows.mean(axis=1, keepdims=True)
+        rows -= rest
+        mean += rest
+        variance = _mean_square(rows)
+    inverse = 1 / np.sqrt(variance + _epsilon(epsilon, rows.dtype))
     rows *= inverse
     return rows, mean, inverse
 
@@ -316,6 +322,7 @@ def mean_variance_normalization(x, *, axes=(0, 2, 3)):
         return x
     work = _wide(x)
     out = work - work.mean(axis=axes, keepdims=True)
+    out -= out.mean(axis=axes, keepdims=True)       # what the mean was rounded by
     spread = np.sqrt((out * out).mean(axis=axes, keepdims=True))
     out /= spread + work.dtype.type(1e-9)
     return out.astype(x.dtype, copy=False)

@@ -163,7 +163,7 @@ def convolve(x, w, windows, group):
     elif windows.are_cells:
         matrix = w.reshape(group, len(w) // group, w.shape[1])
         flat = x.reshape(len(x), group, w.shape[1], math.prod(windows.out))
-        y[...] = (matrix @ flat).reshape(y.shape)
+        np.matmul(matrix, flat, out=y.reshape(len(x), *matrix.shape[:2], flat.shape[3]))
     else:
         _by_products(x, w, windows, group, y)
     return y
@@ -201,10 +201,14 @@ def _by_products(x, w, windows, group, y):
     depth = math.prod(w.shape[1:])
     matrix = w.reshape(group, len(w) // group, depth)
     is_inside = not any(windows.before) and not any(windows.after)
+    buffer = np.empty(0, x.dtype)       # the first block is the largest
     for batch, rows, part in _blocks(len(x), windows, x.itemsize * depth * group):
         image = x[batch]
         shape = (*image.shape[:2], *part.kernel, *part.out)
-        columns = np.empty(shape, x.dtype) if is_inside else np.zeros(shape, x.dtype)
+        buffer = buffer if buffer.size else np.empty(math.prod(shape), x.dtype)
+        columns = buffer[: math.prod(shape)].reshape(shape)
+        if not is_inside:
+            columns[...] = 0
         for place, taken, cells in part.taps():
             columns[(slice(None), slice(None), *place, *taken)] = image[(..., *cells)]
         columns = columns.reshape(len(image), group, depth, math.prod(part.out))

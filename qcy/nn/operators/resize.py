@@ -192,6 +192,8 @@ def resize(
     if 0 in x.shape:
         raise ValueError(f"an x of shape {x.shape} has nothing to fill shape {tuple(shape)} with")
     samplings = [s for s in samplings if _changes(s)]
+    if not samplings:
+        return x
     places = {s.axis: _places(s, transformation) for s in samplings}
     if mode == "nearest":
         rounding = _ROUNDINGS[nearest_mode]

@@ -73,8 +73,8 @@ def flag(name, value):
 def within_limits(shape):
     """Return `shape` as a tuple unless it is negative or too large to allocate."""
     shape = tuple(shape)
-    if any(size < 0 for size in shape):
-        raise ValueError(f"sizes must be at least 0, got {shape}")
+    if any(not 0 <= size <= LARGEST for size in shape):
+        raise ValueError(f"sizes must be in [0, 2**31], got {shape}")
     if math.prod(shape) > LARGEST:
         raise ValueError(f"a result may have 2**31 elements, shape {shape} has {math.prod(shape)}")
     if len(shape) > 32:
@@ -320,21 +320,15 @@ def pad(data, pads, constant_value=None, axes=None, *, mode="constant"):
     before, after = [0] * data.ndim, [0] * data.ndim
     for i, axis in enumerate(axes):
         before[axis], after[axis] = pads[i], pads[i + len(axes)]
-    kept = []
-    for size, low, high in zip(data.shape, before, after, strict=True):
-        if min(low, 0) + min(high, 0) + size < 0:
-            raise ValueError(f"pads {pads} remove more than there is in shape {data.shape}")
-        kept.append(slice(max(-low, 0), size - max(-high, 0)))
-    data = data[(*kept, ...)]
-    before, after = [max(n, 0) for n in before], [max(n, 0) for n in after]
     shape = within_limits(map(sum, zip(data.shape, before, after, strict=True)))
     if mode == "constant":
         value = _constant("constant_value", constant_value, data.dtype)
         return _pad_constant(data, shape, before, value)
-    for axis in range(data.ndim):
-        if shape[axis] != data.shape[axis]:
-            places = np.arange(-before[axis], data.shape[axis] + after[axis])
-            data = data.take(_source(places, data.shape[axis], mode), axis)
+    for axis, (low, high) in enumerate(zip(before, after, strict=True)):
+        if low or high:
+            first, last = max(-low, 0), data.shape[axis] - max(-high, 0)
+            places = np.arange(shape[axis]) - max(low, 0)
+            data = data.take(_source(places, last - first, mode) + first, axis)
     return data
 
 
@@ -356,18 +350,27 @@ def _constant(name, value, dtype):
 
 
 def _pad_constant(data, shape, before, value):
-    """Return a constant array with `data` in it."""
-    if shape == data.shape:
+    """Return what of `data` lies in a shape that begins before it, among constants."""
+    targets, sources = [], []
+    for size, result, low in zip(data.shape, shape, before, strict=True):
+        first = min(max(low, 0), result)
+        last = max(min(low + size, result), first)
+        targets.append(slice(first, last))
+        sources.append(slice(first - low, last - low))
+    data = data[(*sources, ...)]
+    if data.shape == shape:
         return data
     out = np.full(shape, value, data.dtype)
-    out[tuple(slice(low, low + size) for low, size in zip(before, data.shape, strict=True))] = data
+    out[(*targets, ...)] = data
     return out
 
 
 def _source(places, size, mode):
     """Return which element of an axis stands at places outside of it."""
-    if not size:
-        raise ValueError(f"an axis of size 0 cannot be padded in mode {mode!r}")
+    if size <= 0 and places.size:
+        raise ValueError(f"pads leave nothing of an axis that mode {mode!r} could repeat")
+    if size <= 0:
+        return places
     if mode == "edge":
         return places.clip(0, size - 1)
     if mode == "wrap":
