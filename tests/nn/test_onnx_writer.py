@@ -1,8 +1,11 @@
-"""Models as ONNX files: onnxruntime gives the codes that qcy gives, or the next ones, as is said.
+"""Models as ONNX files: what they hold, what onnxruntime makes of them, how they are saved.
 
-Where the CPU has no VNNI, onnxruntime's own u8 * s8 kernels saturate pairs: see test_onnxruntime.
+Codes are compared in test_onnx_codes.
 """
 
+import os
+import subprocess
+import sys
 
 import models
 import numpy as np
@@ -13,61 +16,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from oracles import SEEDS
 
 import qcy
-from qcy import _cpu, nn
+from qcy import nn
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from runtime import FORMS, SHAPES, WAYS, operators_of, run, steps_apart  # noqa: E402
+
 from qcy.nn.onnx import load, to_onnx  # noqa: E402
-
-FORMS = ("qdq", "qoperator")
-SCHEME = qcy.QuantizationScheme
-#: How models are quantized here: uint8 and int8, any range and one around 0.
-WAYS = {
-    "uint8": {}, "int8": {"dtype": "int8"}, "uint8 symmetric": {"scheme": SCHEME.SYMMETRIC},
-    "int8 symmetric": {"scheme": SCHEME.SYMMETRIC, "dtype": "int8"},
-    "weights with zero points": {"weight_scheme": SCHEME.ASYMMETRIC | SCHEME.PER_CHANNEL},
-    "weights of one scale": {"weight_scheme": SCHEME.SYMMETRIC | SCHEME.PER_TENSOR},
-}
-#: Shapes of inputs that the layers of a model do not tell.
-SHAPES = {"transformer": {"vectors": ("batch", 5, 12), "tokens": ("batch", "length")}}
-HAS_VNNI = _cpu.supports("avx512vnni") or _cpu.supports("avxvnni")
-needs_vnni = pytest.mark.skipif(not HAS_VNNI, reason="onnxruntime's kernels saturate pairs here")
-
-
-def session(proto, optimized=True, int8=True):
-    """Return a session; `int8` keeps onnxruntime from making uint8 of int8, where it can."""
-    onnx.checker.check_model(proto, full_check=True)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.qdqisint8allowed", str(int(int8)))
-    if not optimized:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-
-def run(proto, inputs, optimized=True, **options):
-    """Run a model on arrays, in the order of its inputs and as their types want it."""
-    ready = session(proto, optimized, **options)
-    given_inputs = {
-        entry.name: np.asarray(x).astype(onnx.helper.tensor_dtype_to_np_dtype(
-            next(i for i in proto.graph.input if i.name == entry.name).type.tensor_type.elem_type
-        ))
-        for entry, x in zip(ready.get_inputs(), inputs, strict=True)
-    }
-    return ready.run(None, given_inputs)
-
-
-def steps_apart(got, want, params):
-    """Return by how many codes arrays of numbers differ."""
-    return np.rint(np.abs(got - want) / params.scale)
-
-
-def operators_of(proto):
-    return {node.op_type for node in proto.graph.node}
 
 
 # ------------------------------------------------------------------------------------------ float
@@ -154,7 +110,7 @@ OPERATORS = [
     ("Softmax", {"axis": 1, "flattened": 1}, {}), ("Cast", {"to": 6}, {}), ("Shape", {}, {}),
     ("Gather", {"axis": 1}, {1: [0, 2]}), ("DepthToSpace", {"blocksize": 1}, {}),
     ("Resize", {"mode": "nearest"}, {2: np.float32([1, 1, 2, 2])}), ("ArgMax", {"axis": 1}, {}),
-    ("LRN", {"size": 3}, {}), ("Where", {}, {}), ("ConstantOfShape", {"value": (2.0,)}, {}),
+    ("LRN", {"size": 3}, {}), ("Where", {}, {}), ("ConstantOfShape", {"value": (2,)}, {}),
     ("com.microsoft:QuickGelu", {}, {}), ("AveragePool", {"kernel_shape": (3, 2)}, {}),
 ]
 
@@ -223,3 +179,178 @@ def test_models_that_are_partly_float(name, form):
     proto = to_onnx(quantized, form, input_shapes=SHAPES.get(name))
     for a, b in zip(run(proto, inputs), models.as_tuple(quantized(*inputs)), strict=True):
         assert_allclose(a, b, atol=0.05 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("form", ["float", *FORMS])
+def test_fewer_axes_broadcast_as_outside(form, layout):
+    rng = np.random.default_rng(0)
+    model = nn.Model([
+        ("conv", models.conv(rng, 2, 3, layout=layout), "input"),
+        ("shift", nn.Constant(np.float32([1, 2, 3] if layout == "NHWC" else 5 * [1])), ()),
+        ("sum", nn.Add(), ("conv", "shift")),
+        ("out", models.conv(rng, 3, 2, 1, layout=layout), "sum"),
+    ])
+    x = models.to_layout(rng.normal(size=(8, 2, 7, 7)).astype(np.float32), layout)
+    if form != "float":
+        model = nn.quantize_model(model, x, progress=False)
+        assert not model.float_nodes
+    got = run(to_onnx(model, None if form == "float" else form), [x])[0]
+    assert_allclose(got, model(x), atol=1e-5)
+
+
+# --------------------------------------------------------------------------- inputs and outputs
+
+
+def test_inputs_and_outputs_keep_their_names_and_types():
+    rng = np.random.default_rng(0)
+    model = nn.Model(
+        [("conv", models.conv(rng, 1, 2), "photo"), ("relu", nn.ReLU(), "conv"),
+         ("place", nn.Embedding(rng.normal(size=(5, 3))), "number")],
+        outputs=("relu", "place", "relu", "conv", "photo"), inputs=("photo", "number"),
+        output_names=("a", "b", "conv", "relu", "copy"),
+        input_types={"photo": nn.TensorType("float32", ("n", 1, 6, None)),
+                     "number": nn.TensorType("int32", ("n",))},
+    )
+    x = rng.normal(size=(2, 1, 6, 7)).astype(np.float32), np.int32([4, 0])
+    quantized = nn.quantize_model(model, [x], progress=False)
+    for made, form in ((model, None), (quantized, "qdq"), (quantized, "qoperator")):
+        proto = to_onnx(made, form)
+        graph = proto.graph
+        assert [entry.name for entry in graph.input] == ["photo", "number"]
+        assert [entry.name for entry in graph.output] == ["a", "b", "conv", "relu", "copy"]
+        again = load(proto) if form is None else None
+        assert again is None or again.input_types == model.input_types
+        for a, b in zip(run(proto, x), made(*x), strict=True):
+            assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_read_again_is_what_was_made(form):
+    model = models.quantized("residual")[1]
+    first, second = (to_onnx(model, form).SerializeToString() for _ in range(2))
+    assert first == second
+    proto = onnx.load_model_from_string(first)
+    assert (proto.producer_name, proto.producer_version) == ("qcy", qcy.__version__)
+    assert len({node.name for node in proto.graph.node}) == len(proto.graph.node)
+    assert {node.name for node in model.nodes} <= {node.name for node in proto.graph.node}
+
+
+def test_an_input_that_is_an_output_keeps_its_name():
+    model = nn.Model([("relu", nn.ReLU(), "input")], outputs=("input", "relu"))
+    x = np.float32([[-1, 2]])
+    got = run(to_onnx(model, input_shapes=("n", 2)), [x])
+    assert_array_equal(got[0], x)
+    assert_array_equal(got[1], [[0, 2]])
+
+
+@pytest.mark.parametrize(("layers", "shape"), [
+    ([models.conv(np.random.default_rng(0), 4, 2, groups=2)], ("batch", 4, "height", "width")),
+    ([nn.ReLU(), nn.MaxPool2D(2, layout="NHWC")], ("batch", "height", "width", None)),
+    ([nn.Dropout(), nn.Dense(np.ones((3, 2)))], ("batch", 3)),
+    ([nn.Softmax(), nn.ConvTranspose2D(np.ones((3, 2, 1, 1)))], ("batch", 3, "height", "width")),
+])
+def test_layers_tell_what_an_input_is(layers, shape):
+    entry = to_onnx(nn.Sequential(*layers)).graph.input[0].type.tensor_type.shape.dim
+    assert [size.dim_param or size.dim_value or None for size in entry] == list(shape)
+
+
+# ----------------------------------------------------------------------------------------- saving
+
+
+def small():
+    """Return a float model and its 8-bit one."""
+    model = nn.Sequential(models.dense(np.random.default_rng(0), 4, 3), nn.ReLU())
+    data = np.random.default_rng(1).normal(size=(16, 4)).astype(np.float32)
+    return model, nn.quantize_model(model, data, progress=False)
+
+
+def test_save(tmp_path):
+    model, quantized = small()
+    x = np.ones((2, 4), np.float32)
+    for made, name, format in (
+        (model, "a.onnx", None), (model, "a.onnx", "onnx"), (quantized, "b.onnx", None),
+        (quantized, "c.onnx", "qdq"), (quantized, "d.onnx", "qoperator"), (quantized, "e", "qdq"),
+    ):
+        path = tmp_path / name
+        made.save(path, format)
+        proto = onnx.load(path)
+        assert ("QGemm" in operators_of(proto)) == (format == "qoperator")
+        assert_allclose(run(proto, [x])[0], made(x), atol=1e-6)
+    assert sorted(os.listdir(tmp_path)) == ["a.onnx", "b.onnx", "c.onnx", "d.onnx", "e"]
+    assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "c.onnx").read_bytes()
+    quantized.save(tmp_path / "f.qcy")
+    quantized.save(str(tmp_path / "g"))
+    assert qcy.load(tmp_path / "f.qcy").summary() == qcy.load(tmp_path / "g").summary()
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    model, _ = small()
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"before")
+    with pytest.raises(TypeError, match="layer 'odd': Odd has no ONNX form"):
+        nn.Sequential(("odd", Odd())).save(path, input_shapes=(1,))
+    assert path.read_bytes() == b"before"
+
+    def fail(*args):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="full"):
+        model.save(path)
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["a.onnx"]
+
+
+class Odd(nn.Layer):
+    """A layer of somebody else."""
+
+    def _forward(self, x):
+        return x
+
+
+CELL = nn.Recurrent("RNN", [[[1.0]]], [[[1.0]]], attributes={"hidden_size": 1})
+IMAGES = nn.Sequential(nn.Dense(np.ones((3, 2))), nn.MaxPool2D(2))
+
+
+@pytest.mark.parametrize(("made", "name", "settings", "kind", "message"), [
+    (small()[0], "m.qcy", {"format": "onnx"}, ValueError, "format 'onnx' does not fit the path"),
+    (small()[0], "m.onnx", {"format": "qcy"}, ValueError, "format 'qcy' does not fit the path"),
+    (small()[0], "m.onnx", {"format": "qdq"}, ValueError, "a float model has the format \"onnx\""),
+    (small()[1], "m.onnx", {"format": "tflite"}, ValueError, "format must be one of 'qcy', 'onnx'"),
+    (small()[1], "m.qcy", {"input_shapes": (1, 4)}, ValueError, "input_shapes is for ONNX"),
+    (small()[1], "m.onnx", {"input_shapes": {"x": (1, 4)}}, ValueError, r"name inputs, \('input"),
+    (small()[1], "m.onnx", {"input_shapes": (1, 4.0)}, ValueError, "numbers, names and None, got"),
+    (small()[1], "m.onnx", {"input_shapes": 4}, ValueError, "shapes of numbers, names and None"),
+    (small()[1], "m.onnx", {"input_shapes": (2, 5)}, ValueError, "'dense_1': Gemm does not take"),
+    (nn.Sequential(nn.ReLU()), "m.onnx", {}, ValueError, "axes of input 'input': give input_sh"),
+    (nn.Sequential(CELL.dynamic()), "m.onnx", {"input_shapes": (1, 1, 1)}, TypeError,
+     "layer 'recurrentdynamic_1': RecurrentDynamic has no ONNX form"),
+    (nn.Sequential(nn.Reshape((0, 2))), "m.onnx", {"input_shapes": (1, 0)}, ValueError,
+     "layer 'reshape_1': ONNX has no form for a reshape to nothing"),
+    (IMAGES, "m.onnx", {"input_shapes": (1, 3)}, ValueError, "MaxPool does not take"),
+    (nn.Sequential(nn.Operator("Gelu", {"odd": 1})), "m.onnx", {"input_shapes": (1,)}, ValueError,
+     r"layer 'operator_1': no operator set up to 25 has Gelu of \['float32'\] with the attributes"),
+    (nn.Model([], outputs="b", inputs=("a", "b")), "m.onnx", {"input_shapes": (1,)}, ValueError,
+     r"input_shapes must be by name for \('a', 'b'\)"),
+    (nn.Model([("r", nn.ReLU(), "a")], outputs=("r", "r"), inputs="a"), "m.onnx",
+     {"input_shapes": (1,)}, ValueError, "output_names must differ, got 'r' twice"),
+    (nn.Model([("r", nn.ReLU(), "a")], inputs="a", output_names=["a"]), "m.onnx",
+     {"input_shapes": (1,)}, ValueError, "output_names must not be those of inputs, got 'a'"),
+])
+def test_what_is_wrong_is_said(made, name, settings, kind, message, tmp_path):
+    with pytest.raises(kind, match=message):
+        made.save(tmp_path / name, **settings)
+    assert not os.listdir(tmp_path)
+
+
+def test_without_onnx_a_model_still_saves_as_qcy(tmp_path):
+    script = (
+        "import sys; sys.modules['onnx'] = None\n"
+        "from qcy import nn; model = nn.Sequential(nn.Dense([[1.0]]))\n"
+        f"model.save({str(tmp_path / 'm.qcy')!r})\n"
+        f"model.save({str(tmp_path / 'm.onnx')!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "ImportError: reading and writing ONNX files needs the onnx package" in done.stderr
+    assert os.listdir(tmp_path) == ["m.qcy"]

@@ -157,9 +157,9 @@ class Building:
             found = onnx.shape_inference.infer_node_outputs(
                 schema, proto, {name: self._types[name] for name in names}, shown
             )
-        except onnx.shape_inference.InferenceError as error:
-            shapes = ", ".join(str(self.shape(name)) for name in names)
-            raise ValueError(f"{proto.op_type} does not take inputs of {shapes}: {error}") from error
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+            kinds = ", ".join(f"{self.dtype(name)} {self.shape(name)}" for name in names)
+            raise ValueError(f"{proto.op_type} does not take {kinds}: {error}") from error
         return {name: found[name] for name in proto.output if name in found}
 
     def _schema(self, op, attributes, inputs):
@@ -196,11 +196,14 @@ class Building:
 
     def proto(self, outputs, names):
         """Return the model: `outputs` are tensors, `names` what they are called in the file."""
-        self.at = "outputs"
         made = {name for node in self.nodes for name in node.output}
         final = {}
-        for tensor, name in zip(outputs, names, strict=True):
-            if name == tensor and tensor in self.inputs:
+        for i, (tensor, name) in enumerate(zip(outputs, names, strict=True)):
+            if name in names[:i]:
+                raise ValueError(f"output_names must differ, got {name!r} twice")
+            if name in self.inputs and name != tensor:
+                raise ValueError(f"output_names must not be those of inputs, got {name!r}")
+            if name in self.inputs:
                 continue
             if tensor not in made or tensor in final:
                 tensor = self.node("Identity", [tensor])

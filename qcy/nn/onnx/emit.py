@@ -11,8 +11,9 @@ from qcy.nn.layers import (
     BatchNorm, Concat, ConcatQuantized, Constant, Conv2D, Conv2DWeightOnly, ConvTranspose2D,
     ConvTranspose2DQuantized, Dense, DenseDynamic, DenseWeightOnly, Dropout, DropoutQuantized,
     Embedding, Flatten, FlattenQuantized, GELUQuantized, GlobalAvgPool2D, GlobalAvgPool2DQuantized,
-    Identity, IdentityQuantized, LayerNorm, LayerNormQuantized, MaxPool2D, MaxPool2DQuantized, Mul,
-    MulQuantized, Operator, OperatorQuantized, QuantizedLayer, Recurrent, ReLU, ReLU6, Reshape,
+    Identity, IdentityQuantized, LayerNorm, LayerNormQuantized, MatMul, MatMulQuantized, MaxPool2D,
+    MaxPool2DQuantized, Maximum, MaximumQuantized, Mean, MeanQuantized, Mul, MulQuantized, Operator,
+    OperatorQuantized, PReLU, PReLUQuantized, QuantizedLayer, Recurrent, ReLU, ReLU6, Reshape,
     ReshapeQuantized, Sigmoid, SigmoidQuantized, Softmax, SoftmaxQuantized, Sub, SubQuantized, Tanh,
     TanhQuantized,
 )
@@ -88,7 +89,13 @@ def dense(w, layer, x):
         return w.node("Gemm", [x, *parameters(w, layer, 1)])
     weight, *bias = parameters(w, layer, 1)
     y = w.node("MatMul", [x, weight])
-    return w.node("Add", [y, *bias]) if bias else y
+    return w.node("Add", [w.call(y), *bias]) if bias else y
+
+
+@emits(MatMul, MatMulQuantized)
+def mat_mul(w, layer, a, b):
+    """A product of two inputs."""
+    return w.node("MatMul", [a, b])
 
 
 @emits(DenseDynamic)
@@ -219,6 +226,19 @@ def mul(w, layer, a, b):
     return w.node("Mul", [a, b])
 
 
+@emits(Maximum, MaximumQuantized)
+def maximum(w, layer, a, b):
+    """The larger of two."""
+    return w.node("Max", [a, b])
+
+
+@emits(PReLU, PReLUQuantized)
+def prelu(w, layer, x):
+    """``x``, times a slope for each channel where it is negative."""
+    slope = layer.slope.reshape(-1, *[1] * (w.known_rank(x) - 2))
+    return w.node("PRelu", [x, w.constant(slope, "slope")])
+
+
 @emits(Constant)
 def constant(w, layer):
     """An array."""
@@ -246,16 +266,15 @@ def layer_norm(w, layer, x):
 @emits(Attention, AttentionQuantized)
 def attention(w, layer, q, k, v):
     """``softmax(q @ k.T * score_scale) @ v`` for each head."""
-    rank = w.rank(q)
+    rank = w.known_rank(q)
     sizes = [shape[-1] for shape in (w.shape(q), w.shape(k)) if shape]
     features = next((size for size in sizes if isinstance(size, int)), None)
-    if rank is None or (layer.score_scale is None and features is None):
-        raise ValueError("the shape of queries must be known; input_shapes can tell")
+    if layer.score_scale is None and features is None:
+        raise ValueError("the features of queries must be known; input_shapes can tell")
     kept = [0] * (rank - 1)
     apart = w.integers([*kept, layer.n_heads, -1], "heads")
-    in_rows, in_columns = ((0, 2, 1, 3), (0, 2, 3, 1)) if rank == 3 else (
-        (1, 0, 2), (1, 2, 0)
-    )
+    in_rows = *range(rank - 2), rank - 1, rank - 2, rank
+    in_columns = *range(rank - 2), rank - 1, rank, rank - 2
     rows, columns, values = (
         w.node("Transpose", [w.node("Reshape", [x, apart])], perm=perm)
         for x, perm in ((q, in_rows), (k, in_columns), (v, in_rows))
@@ -305,6 +324,13 @@ def avg_pool(w, layer, x):
 def global_avg_pool(w, layer, x):
     """The mean of each channel."""
     return w.node("GlobalAveragePool", [x])
+
+
+@emits(Mean, MeanQuantized)
+def mean(w, layer, x):
+    """The mean along axes."""
+    axes = w.integers(layer.axes, "axes")
+    return w.node("ReduceMean", [x, axes], keepdims=int(layer.keepdims))
 
 
 @emits(Concat, ConcatQuantized)

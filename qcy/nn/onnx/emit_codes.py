@@ -10,9 +10,9 @@ import numpy as np
 from qcy.nn.layers import (
     AddQuantized, AvgPool2DQuantized, BatchNormQuantized, ConcatQuantized, ConstantQuantized,
     Conv2DQuantized, DenseQuantized, DropoutQuantized, EmbeddingQuantized, FlattenQuantized,
-    GELUQuantized, GlobalAvgPool2DQuantized, IdentityQuantized, MaxPool2DQuantized, MulQuantized,
-    OperatorQuantized, ReLU6Quantized, ReLUQuantized, ReshapeQuantized, SigmoidQuantized,
-    SoftmaxQuantized, TableQuantized, TanhQuantized,
+    GELUQuantized, GlobalAvgPool2DQuantized, IdentityQuantized, MatMulQuantized,
+    MaxPool2DQuantized, MulQuantized, OperatorQuantized, ReLU6Quantized, ReLUQuantized,
+    ReshapeQuantized, SigmoidQuantized, SoftmaxQuantized, TableQuantized, TanhQuantized,
 )
 from qcy.nn.onnx.building import CONTRIB
 from qcy.nn.onnx.emit import EMIT, average, indices, parameters, weight_codes, window
@@ -122,6 +122,16 @@ def _dense(w, layer, x):
     return w.node(f"{CONTRIB}:QGemm", [*operands, *_bias(w, layer), *target], result=result)
 
 
+@writes(MatMulQuantized)
+def mat_mul(w, layer, a, b):
+    """A product of two inputs."""
+    if _between_conversions(w, layer):
+        return by_numbers(w, layer, a, b)
+    left, right = (w.scale_and_zero(params) for params in layer.in_params)
+    target = w.scale_and_zero(layer.out_params)
+    return w.node("QLinearMatMul", [a, *left, b, *right, *target])
+
+
 # ------------------------------------------------------------------------------ number by number
 
 
@@ -161,7 +171,9 @@ def embedding(w, layer, x):
 @writes(MaxPool2DQuantized, FlattenQuantized, ReshapeQuantized, OperatorQuantized)
 def move(w, layer, *inputs):
     """What does to codes what it does to numbers, equation (14)."""
-    if getattr(layer, "op", "") == "GlobalMaxPool":        # which ONNX has for numbers alone
+    op = getattr(layer, "op", "")
+    is_between = op == "Resize" and dict(layer.attributes).get("mode", "nearest") != "nearest"
+    if op == "GlobalMaxPool" or is_between:     # which is not for codes; which rounds
         return by_numbers(w, layer, *inputs)
     return EMIT[type(layer)](w, layer, *inputs)
 

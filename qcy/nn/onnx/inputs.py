@@ -7,7 +7,7 @@ from qcy.nn.layers import (
     AvgPool2D, AvgPool2DQuantized, BatchNorm, BatchNormQuantized, Concat, ConcatQuantized, Conv2D,
     Conv2DQuantized, Conv2DWeightOnly, ConvTranspose2D, ConvTranspose2DQuantized, Dense,
     DenseDynamic, DenseQuantized, DenseWeightOnly, GlobalAvgPool2D, GlobalAvgPool2DQuantized,
-    MaxPool2D, MaxPool2DQuantized, Softmax, SoftmaxQuantized,
+    MaxPool2D, MaxPool2DQuantized, PReLU, PReLUQuantized, Softmax, SoftmaxQuantized,
 )
 from qcy.nn.quantized_model import QuantizedModel
 
@@ -19,7 +19,10 @@ _POOL = (
 )
 _DENSE = (Dense, DenseDynamic, DenseQuantized, DenseWeightOnly)
 #: Layers whose output has as many axes as their input, beside those that work element by element.
-_KEEP_RANK = (BatchNorm, BatchNormQuantized, Concat, ConcatQuantized, Softmax, SoftmaxQuantized)
+_KEEP_RANK = (
+    BatchNorm, BatchNormQuantized, Concat, ConcatQuantized, PReLU, PReLUQuantized, Softmax,
+    SoftmaxQuantized,
+)
 
 
 def input_types(model, shapes=None):

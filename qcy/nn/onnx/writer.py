@@ -64,7 +64,8 @@ def to_onnx(model, format=None, *, input_shapes=None):
     is_8_bit = isinstance(model, QuantizedModel)
     if not is_8_bit and format != "onnx":
         raise ValueError(f'a float model has the format "onnx" alone, got format={format!r}')
-    return Writer(model, format if format != "onnx" or not is_8_bit else "qdq", input_shapes).write()
+    form = "qdq" if is_8_bit and format == "onnx" else format
+    return Writer(model, form, input_shapes).write()
 
 
 class Writer(Building):
@@ -118,13 +119,13 @@ class Writer(Building):
         else:
             made = EMIT[type(layer)](self, layer, *inputs)
         made = made if isinstance(made, tuple) else (made,)
-        if is_8_bit:
-            made = tuple(self.clamped(codes, layer) for codes in made)
-        elif getattr(layer, "activation", None) is not None:
-            made = (EMIT[ReLU if layer.activation == "relu" else ReLU6](self, layer, made[0]),)
         for name, tensor in zip(node.outputs, made, strict=True):
             if tensor not in inputs:
                 tensor = self.call(tensor, name)
+            if is_8_bit:
+                tensor = self.clamped(tensor, layer)
+            elif getattr(layer, "activation", None) is not None:
+                tensor = EMIT[ReLU if layer.activation == "relu" else ReLU6](self, layer, tensor)
             self.tensors[name] = {(is_8_bit, turned and self.rank(tensor) == 4): tensor}
 
     # ------------------------------------------------------------------------------------- tensors
@@ -160,8 +161,8 @@ class Writer(Building):
             return False
         there = [self.tensors[name] for name in node.inputs]
         ranks = {self.rank(next(iter(made.values()))) for made in there}
-        if len(ranks) > 1 and 4 in ranks:       # axes broadcast in the order that qcy has them in
-            return self.is_8_bit and self.model.layout == "NHWC"
+        if len(ranks) > 1:              # axes broadcast in the order that they have outside
+            return False
         return any(turned for made in there for _, turned in made)
 
     # --------------------------------------------------------------------------------- conversions
