@@ -75,7 +75,7 @@ def tensors(model, inputs):
     return found
 
 
-def random_inputs(rng, model, node, found, n=64):
+def random_inputs(rng, model, node, found, n=32):
     """Return inputs for one node, on the grid of their codes, and their shapes."""
     inputs, shapes = [], {}
     for name in node.inputs:

@@ -305,11 +305,13 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 class Odd(nn.Layer):
     """A layer of somebody else."""
 
-    def _forward(self, x):
-        return x
+
+class OddQuantized(nn.QuantizedLayer):
+    """The twin of a layer of somebody else."""
 
 
 CELL = nn.Recurrent("RNN", [[[1.0]]], [[[1.0]]], attributes={"hidden_size": 1})
+PARAMS = qcy.QuantizationParams(0.5, 3)
 IMAGES = nn.Sequential(nn.Dense(np.ones((3, 2))), nn.MaxPool2D(2))
 
 
@@ -331,6 +333,13 @@ IMAGES = nn.Sequential(nn.Dense(np.ones((3, 2))), nn.MaxPool2D(2))
     (IMAGES, "m.onnx", {"input_shapes": (1, 3)}, ValueError, "MaxPool does not take"),
     (nn.Sequential(nn.Operator("Gelu", {"odd": 1})), "m.onnx", {"input_shapes": (1,)}, ValueError,
      r"layer 'operator_1': no operator set up to 25 has Gelu of \['float32'\] with the attributes"),
+    (nn.QuantizedModel(
+        [("r", nn.ReLUQuantized(PARAMS, PARAMS), "a")], "r", "a",
+        params={"a": PARAMS, "r": qcy.QuantizationParams(1.0)},
+    ), "m.onnx", {"input_shapes": (1,)}, ValueError, "params of 'r' must be the layer's"),
+    (nn.QuantizedModel(
+        [("r", OddQuantized(PARAMS, PARAMS), "a")], "r", "a", params={"a": PARAMS, "r": PARAMS},
+    ), "m.onnx", {"input_shapes": (1,)}, TypeError, "layer 'r': OddQuantized has no ONNX form"),
     (nn.Model([], outputs="b", inputs=("a", "b")), "m.onnx", {"input_shapes": (1,)}, ValueError,
      r"input_shapes must be by name for \('a', 'b'\)"),
     (nn.Model([("r", nn.ReLU(), "a")], outputs=("r", "r"), inputs="a"), "m.onnx",

@@ -38,16 +38,12 @@ class Building:
     """
 
     def __init__(self, reserved):
-        self.begin("")
+        self.at = ""
         self.opset = USUAL
         self.inputs, self.nodes = [], []
         self._constants, self._shared, self._types = {}, {}, {}
         self._domains = set()
         self._tensor_names, self._node_names = set(reserved), set()
-
-    def begin(self, name):
-        """Begin what belongs to a layer, an input or an output."""
-        self.at = name
 
     # ------------------------------------------------------------------------------- what there is
 
@@ -88,8 +84,7 @@ class Building:
         name = _free(f"{self.at}/{name}" if name else self.at, self._tensor_names)
         if key is not None:
             self._shared[key] = name
-        self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(
-            array.shape), name)
+        self._constants[name] = numpy_helper.from_array(np.array(array, order="C"), name)
         self._types[name] = _type(array.dtype, array.shape)
         return name
 
@@ -129,22 +124,20 @@ class Building:
             proto.attribute.extend(
                 _attribute(k, v, schema.attributes[k].type) for k, v in attributes.items()
             )
-            self._types.update(self._inferred(schema, proto))
+            self._types.update(self._types_after(schema, proto))
         if result is not None:
             self._types[outputs[0]] = _type(*result)
         self.nodes.append(proto)
         return outputs[0] if n_outputs == 1 else tuple(outputs)
 
     def inferred_shape(self, op, inputs, **attributes):
-        """Return the shape that an operator of float32 would make of these inputs."""
+        """Return the shape that an operator of float32 would make of these inputs, or None."""
         proto = helper.make_node(op, inputs, ["y"], **attributes)
         floats = {name: _type(np.float32, self.shape(name)) for name in inputs}
-        found = onnx.shape_inference.infer_node_outputs(
-            onnx.defs.get_schema(op, self.opset), proto, floats
-        )
+        found = _inferred(onnx.defs.get_schema(op, self.opset), proto, floats, {})
         return _shape(found.get("y"))
 
-    def _inferred(self, schema, proto):
+    def _types_after(self, schema, proto):
         """Return the types of a node's outputs, as far as they follow from its inputs'."""
         names = [name for name in proto.input if name]
         if any(name not in self._types for name in names):
@@ -153,14 +146,7 @@ class Building:
             name: self._constants[name] for name in names
             if name in self._constants and np.prod(self.shape(name)) <= _MOST_SHOWN
         }
-        try:
-            found = onnx.shape_inference.infer_node_outputs(
-                schema, proto, {name: self._types[name] for name in names}, shown
-            )
-        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
-            kinds = ", ".join(f"{self.dtype(name)} {self.shape(name)}" for name in names)
-            raise ValueError(f"{proto.op_type} does not take {kinds}: {error}") from error
-        return {name: found[name] for name in proto.output if name in found}
+        return _inferred(schema, proto, {name: self._types[name] for name in names}, shown)
 
     def _schema(self, op, attributes, inputs):
         """Return the oldest form of an operator that fits, and note its operator set."""
@@ -255,6 +241,15 @@ class Building:
         if tensor in self._types:
             self._types[name] = self._types.pop(tensor)
         return name
+
+
+def _inferred(schema, proto, types, constants):
+    """Return the types of a node's outputs that follow from its inputs' types, by name."""
+    try:
+        return onnx.shape_inference.infer_node_outputs(schema, proto, types, constants)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        shapes = ", ".join(str(_shape(kind)) for kind in types.values())
+        raise ValueError(f"{proto.op_type} does not take {shapes}: {error}") from error
 
 
 def _free(wanted, taken):

@@ -35,6 +35,13 @@ def emits(*kinds):
     return enter
 
 
+def emit(w, layer, *inputs):
+    """Write a layer on numbers."""
+    if type(layer) not in EMIT:
+        raise TypeError(f"{type(layer).__name__} has no ONNX form")
+    return EMIT[type(layer)](w, layer, *inputs)
+
+
 # ---------------------------------------------------------------------------------------- products
 
 

@@ -15,7 +15,7 @@ from qcy.nn.layers import (
     ReshapeQuantized, SigmoidQuantized, SoftmaxQuantized, TableQuantized, TanhQuantized,
 )
 from qcy.nn.onnx.building import CONTRIB
-from qcy.nn.onnx.emit import EMIT, average, indices, parameters, weight_codes, window
+from qcy.nn.onnx.emit import average, emit, indices, parameters, weight_codes, window
 
 #: What writes an 8-bit layer in each form; others compute on numbers between conversions.
 WRITE = {"qdq": {}, "qoperator": {}}
@@ -39,7 +39,7 @@ def by_numbers(w, layer, *inputs):
     """Write a layer on numbers, between conversions."""
     n = len(layer.in_params)        # further inputs are numbers
     numbers = [w.dequantize(x, p) for x, p in zip(inputs, layer.in_params, strict=False)]
-    made = EMIT[type(layer)](w, layer, *numbers, *inputs[n:])
+    made = emit(w, layer, *numbers, *inputs[n:])
     if isinstance(made, tuple):
         return tuple(w.quantize(y, layer.out_params) for y in made)
     return w.quantize(w.call(made, w.at), layer.out_params)
@@ -175,7 +175,7 @@ def move(w, layer, *inputs):
     is_between = op == "Resize" and dict(layer.attributes).get("mode", "nearest") != "nearest"
     if op == "GlobalMaxPool" or is_between:     # which is not for codes; which rounds
         return by_numbers(w, layer, *inputs)
-    return EMIT[type(layer)](w, layer, *inputs)
+    return emit(w, layer, *inputs)
 
 
 # ---------------------------------------------------------------------- operators of onnxruntime
@@ -236,5 +236,5 @@ def softmax(w, layer, x):
 def concat(w, layer, *inputs):
     """Codes of the same parameters side by side; others are requantized, equation (21)."""
     if all(params == layer.out_params for params in layer.in_params):
-        return EMIT[ConcatQuantized](w, layer, *inputs)
+        return emit(w, layer, *inputs)
     return _contrib(w, layer, "Concat", inputs, {"axis": layer.axis})

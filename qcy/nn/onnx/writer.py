@@ -14,7 +14,7 @@ from qcy.nn.layers import (
 )
 from qcy.nn.layers.base import activation_clamp
 from qcy.nn.onnx.building import Building
-from qcy.nn.onnx.emit import EMIT
+from qcy.nn.onnx.emit import emit
 from qcy.nn.onnx.emit_codes import write_codes
 from qcy.nn.onnx.inputs import input_types
 from qcy.nn.quantized_model import QuantizedModel
@@ -87,7 +87,7 @@ class Writer(Building):
         self.tensors = {}
         self._numbers = {}
         for name, kind in input_types(model, input_shapes).items():
-            self.begin(name)
+            self.at = name
             self.input(name, kind.dtype, kind.shape)
             self.tensors[name] = {(False, False): name}
             if self.is_8_bit and name in model.coded_inputs:
@@ -96,12 +96,12 @@ class Writer(Building):
     def write(self):
         """Return the whole model."""
         for node in self.model.nodes:
-            self.begin(node.name)
+            self.at = node.name
             try:
                 self.layer(node)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"layer {node.name!r}: {error}") from error
-        self.begin("outputs")
+        self.at = "outputs"
         found = [self.tensor(name) for name in self.model.outputs]
         return self.proto(found, self.model.output_names)
 
@@ -109,15 +109,17 @@ class Writer(Building):
         """Add the operators of one layer."""
         layer = node.layer
         is_8_bit = isinstance(layer, QuantizedLayer)
-        if not is_8_bit and type(layer) not in EMIT:
-            raise TypeError(f"{type(layer).__name__} has no ONNX form")
         turned = self.wants_turned(node)
-        n_codes = len(layer.in_params) if is_8_bit and not layer.TAKES_REALS else 0
-        inputs = [self.tensor(name, i < n_codes, turned) for i, name in enumerate(node.inputs)]
+        in_params = layer.in_params if is_8_bit and not layer.TAKES_REALS else ()
+        inputs = [
+            self.tensor(name, i < len(in_params), turned) for i, name in enumerate(node.inputs)
+        ]
         if is_8_bit:
+            self.check_params(node.inputs, in_params)
+            self.check_params(node.outputs, [layer.out_params] * layer.n_outputs)
             made = write_codes(self, layer, *inputs)
         else:
-            made = EMIT[type(layer)](self, layer, *inputs)
+            made = emit(self, layer, *inputs)
         made = made if isinstance(made, tuple) else (made,)
         for name, tensor in zip(node.outputs, made, strict=True):
             if tensor not in inputs:
@@ -125,8 +127,17 @@ class Writer(Building):
             if is_8_bit:
                 tensor = self.clamped(tensor, layer)
             elif getattr(layer, "activation", None) is not None:
-                tensor = EMIT[ReLU if layer.activation == "relu" else ReLU6](self, layer, tensor)
+                tensor = emit(self, ReLU() if layer.activation == "relu" else ReLU6(), tensor)
             self.tensors[name] = {(is_8_bit, turned and self.rank(tensor) == 4): tensor}
+
+    def check_params(self, names, params):
+        """Check that a layer's codes mean what the model's do."""
+        for name, wanted in zip(names, params, strict=False):
+            if self.model.params[name] != wanted:
+                raise ValueError(
+                    f"params of {name!r} must be the layer's, {wanted}, got "
+                    f"{self.model.params[name]}"
+                )
 
     # ------------------------------------------------------------------------------------- tensors
 
