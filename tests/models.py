@@ -173,18 +173,24 @@ def lonely(rng, layout):
 def gated(rng, layout):
     return nn.Model([
         ("conv", conv(rng, 3, 8, padding=1, layout=layout), "input"),
-        ("mean", nn.GlobalAvgPool2D(layout=layout), "conv"),
-        ("squeeze", conv(rng, 8, 8, kernel=1, layout=layout), "mean"),
+        ("all", nn.GlobalAvgPool2D(layout=layout), "conv"),
+        ("squeeze", conv(rng, 8, 8, kernel=1, layout=layout), "all"),
         ("gate", nn.Sigmoid(), "squeeze"),
         ("scaled", nn.Mul(), ("conv", "gate")),
-        ("deep", conv(rng, 8, 4, kernel=2, layout=layout), "scaled"),
+        ("slope", nn.PReLU(rng.uniform(-0.5, 1.5, 8), layout=layout), "scaled"),
+        ("deep", conv(rng, 8, 4, kernel=2, layout=layout), "slope"),
         ("flat", nn.Flatten(layout=layout), "deep"),
         ("wide", dense(rng, 4 * 49, 12), "flat"),
         ("shift", nn.Constant(rng.normal(size=12).astype(np.float32)), ()),
         ("difference", nn.Sub(), ("wide", "shift")),
-        ("part", nn.Operator("Slice", constants={1: [1], 2: [12], 3: [1], 4: [2]}), "difference"),
+        ("most", nn.Maximum(), ("difference", "wide")),
+        ("part", nn.Operator("Slice", constants={1: [1], 2: [12], 3: [1], 4: [2]}), "most"),
         ("swish", nn.Operator("Swish"), "part"),
-        ("out", dense(rng, 6, 3), "swish"),
+        ("rows", nn.Operator("Reshape", constants={1: [0, 2, 3]}), "swish"),
+        ("columns", nn.Operator("Transpose", {"perm": (0, 2, 1)}), "rows"),
+        ("scores", nn.MatMul(), ("rows", "columns")),
+        ("mean", nn.Mean([1]), "scores"),
+        ("out", dense(rng, 2, 3), "mean"),
     ]), [(3, 8, 8)]
 
 
@@ -244,6 +250,8 @@ def quantized(name, layout="NCHW", **options):
     """Return a model of the zoo and its 8-bit model, calibrated on `batches`."""
     model, shapes = build(name, layout)
     data = batches(shapes, layout=layout)
+    if name == "gated":                 # a product of two tensors of data has to be asked for
+        options = {"overrides": {"scores": nn.LayerConfig("static")}} | options
     return model, nn.quantize_model(model, data, progress=False, **options)
 
 

@@ -74,13 +74,13 @@ def augment(x):
     return windows[torch.arange(n), dy, dx][:, None]
 
 
-def train(model, images, labels, epochs):
+def train(model, images, labels, epochs, max_lr=MAX_LR):
     decay = [p for p in model.parameters() if p.ndim > 1]  # weights, not biases or batch norm
     other = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decay}, {"params": other, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
     steps = len(images) // BATCH  # the last, incomplete batch of an epoch is left out
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, MAX_LR, epochs * steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr, epochs * steps)
     for epoch in range(1, epochs + 1):
         start, total = time.perf_counter(), 0.0
         model.train()

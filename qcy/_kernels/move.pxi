@@ -1,5 +1,5 @@
 """Codes moved and not changed: axes in another order, arrays side by side, rows by number."""
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 from qcy._step cimport Step, at, new_step, place_of, place_t
@@ -163,4 +163,73 @@ def take(
     step = new_step(_run_take, &p, sizeof(p), owners)
     step.most_threads = 1
     step.complaint = f"indices must be whole numbers from 0 to {p.n_rows - 1}; {{}} are not"
+    return step
+
+
+# ---------------------------------------------------------------------------- pieces by their place
+
+cdef enum:
+    PIECES_PER_TASK = 4096
+
+
+cdef struct pieces_t:
+    place_t source
+    place_t out
+    const int64_t* starts       # in the source; below 0: `fill`
+    Py_ssize_t n_pieces
+    Py_ssize_t n_bytes          # of a piece
+    uint8_t fill
+    # What one run adds:
+    uint8_t** memories
+
+
+cdef void _pieces_task(const void* args, Py_ssize_t index, int worker) noexcept nogil:
+    cdef const pieces_t* p = <const pieces_t*> args
+    cdef const uint8_t* source = <const uint8_t*> at(p.source, p.memories)
+    cdef uint8_t* out = <uint8_t*> at(p.out, p.memories)
+    cdef Py_ssize_t first = index * PIECES_PER_TASK, n_bytes = p.n_bytes, i
+    cdef Py_ssize_t end = min(first + PIECES_PER_TASK, p.n_pieces)
+    cdef const int64_t* starts = p.starts
+    if n_bytes == 1:
+        for i in range(first, end):
+            out[i] = p.fill if starts[i] < 0 else source[starts[i]]
+        return
+    for i in range(first, end):
+        if starts[i] < 0:
+            memset(out + i * n_bytes, p.fill, n_bytes)
+        else:
+            memcpy(out + i * n_bytes, source + starts[i], n_bytes)
+
+
+cdef long _run_pieces(const void* args, uint8_t** memories, int n_threads) noexcept nogil:
+    cdef pieces_t p = (<const pieces_t*> args)[0]
+    p.memories = memories
+    parallel_for(
+        _pieces_task, &p, (p.n_pieces + PIECES_PER_TASK - 1) // PIECES_PER_TASK, n_threads
+    )
+    return 0
+
+
+def pieces(
+    object source,
+    const int64_t[::1] starts,          # of each piece in the source; below 0: `fill`
+    Py_ssize_t n_bytes,                 # of a piece
+    uint8_t fill,
+    object out,                         # (pieces, n_bytes)
+    /,
+):
+    """Return the step that puts pieces of the source one after another."""
+    cdef pieces_t p
+    cdef Step step
+    cdef list owners = [starts]
+    memset(&p, 0, sizeof(p))
+    p.source = place_of(source, owners)
+    p.out = place_of(out, owners)
+    p.starts = &starts[0] if starts.shape[0] else NULL
+    p.n_pieces = starts.shape[0]
+    p.n_bytes = n_bytes
+    p.fill = fill
+    step = new_step(_run_pieces, &p, sizeof(p), owners)
+    if p.n_pieces * p.n_bytes < FEWEST:
+        step.most_threads = 1
     return step

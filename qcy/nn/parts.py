@@ -5,11 +5,15 @@ Layers in 8 bits run as programs, as many in each as can be brought together; ot
 
 import numpy as np
 
-from qcy.nn.layers import QuantizedLayer
+from qcy.nn.layers import OperatorQuantized, QuantizedLayer
 
 
 def is_recorded(node):
     """Whether a layer can be a step of a program."""
+    if isinstance(node.layer, OperatorQuantized) and len(node.inputs) > 1:
+        return False                    # what comes besides codes is known when it runs
+    if not node.inputs:
+        return False                    # a constant, which a program takes as an input
     return isinstance(node.layer, QuantizedLayer) and node.layer.IS_RECORDED
 
 

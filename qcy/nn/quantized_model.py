@@ -334,6 +334,19 @@ class QuantizedModel(Graph):
         return timed, whole, compiled.program
 
     @property
+    def n_conversions(self):
+        """How often tensors of float32 become codes in a run, or codes float32, doors included."""
+        is_8_bit = dict.fromkeys(self.inputs, False)
+        count = 0
+        for node in self.nodes:
+            kind = isinstance(node.layer, QuantizedLayer)
+            taken = node.inputs[:1] if hasattr(node.layer, "op") else node.inputs
+            if not node.layer.TAKES_REALS:
+                count += sum(is_8_bit[name] != kind for name in taken if name in self.params)
+            is_8_bit.update(dict.fromkeys(node.outputs, kind))
+        return count + sum(is_8_bit[name] for name in self.outputs)
+
+    @property
     def float_nodes(self):
         """Names of the layers that run in float: their bits may differ between machines."""
         return [n.name for n in self.nodes if not isinstance(n.layer, QuantizedLayer)]
@@ -351,4 +364,8 @@ class QuantizedModel(Graph):
                 "" if params is None else params.zero_point, ", ".join(node.covers),
                 why.get(node.name, ""),
             ))
-        return table(rows)
+        n = len(self.nodes)
+        return (
+            f"{table(rows)}\n\n{n - len(self.float_nodes)} of {n} layers in 8 bits, "
+            f"{self.n_conversions} conversions between float32 and codes in a run"
+        )

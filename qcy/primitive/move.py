@@ -125,6 +125,60 @@ def _merged(shape, steps):
 
 
 @bindable
+def gather_q8(codes, index, *, fill=0, out=None, n_threads=None):
+    """Take codes by their places among all codes in a row.
+
+    Parameters
+    ----------
+    codes : array, int8 or uint8
+    index : array, int64
+        From 0 to ``codes.size - 1``; -1 takes `fill`.
+    fill : int, default 0
+        A code.
+    out : array of `codes`' dtype and `index`'s shape, optional
+    n_threads : int, optional
+
+    Returns
+    -------
+    array of `codes`' dtype and `index`'s shape
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit, or an index is the place of no code.
+
+    Examples
+    --------
+    >>> gather_q8(np.array([5, 6, 7], np.uint8), np.array([[2, 0], [-1, 1]]), fill=9)
+    array([[7, 5],
+           [9, 6]], dtype=uint8)
+    """
+    codes = _validate.q8_array("codes", codes)
+    index = np.asarray(index)
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"index must hold integers, got {index.dtype}")
+    bad = (index < -1) | (index >= codes.size)
+    if bad.any():
+        raise ValueError(f"index must be in [-1, {codes.size - 1}], got {index[bad].flat[0]}")
+    fill = _validate.code("fill", fill, codes.dtype)
+    out = _validate.output("out", out, index.shape, codes.dtype)
+    starts, length = _pieces(np.ascontiguousarray(index, np.int64).reshape(-1))
+    step = _kernels.active.plain.pieces(codes, starts, length, fill % 256, out)
+    return step, out, None
+
+
+def _pieces(index):
+    """Return where pieces of codes that follow each other start, and how long all of them are."""
+    if index.size < 2:
+        return index, 1
+    follows = np.where(index[1:] < 0, index[:-1] < 0, index[1:] == index[:-1] + 1)
+    follows &= ~((index[:-1] < 0) & (index[1:] == 0))       # what fills up ends there
+    ends = np.flatnonzero(~follows) + 1
+    length = int(np.gcd.reduce(np.append(ends, index.size)))
+    return np.ascontiguousarray(index[::length]), length
+
+
+@bindable
 def beside_q8(codes, out_shape, axis, start, *, out=None, n_threads=None):
     """Write codes into a part of a larger array, along one axis.
 

@@ -136,17 +136,26 @@ def make_gate(rng):
         ("product", nn.Mul(activation="relu6"), ("wide", "gate")),
         ("one_gate", dense(9, 1), "input"),
         ("again", nn.Mul(), ("product", "one_gate")),
+        ("slope", nn.PReLU(rng.uniform(-0.5, 1.5, 12)), "again"),
+        ("most", nn.Maximum(), ("slope", "wide")),
         ("shift", nn.Constant(rng.normal(size=12).astype(np.float32)), ()),
-        ("difference", nn.Sub(), ("again", "shift")),
+        ("difference", nn.Sub(), ("most", "shift")),
         ("part", nn.Operator("Slice", constants={1: [2], 2: [11], 3: [1], 4: [2]}), "difference"),
         ("halves", nn.Operator("Mul", constants={1: np.float32(0.5)}), "part"),
         ("pad", nn.Operator(
             "Pad", constants={1: [0, 1, 0, 2], 2: np.float32(0.25)}, absent=[3]
         ), "halves"),
-        ("narrow", dense(8, 4), "pad"),
+        ("rows", nn.Operator("Reshape", constants={1: [0, 2, 4]}), "pad"),
+        ("columns", nn.Operator("Transpose", {"perm": (0, 2, 1)}), "rows"),
+        ("scores", nn.MatMul(), ("rows", "columns")),
+        ("mean", nn.Mean([1]), "scores"),
+        ("narrow", dense(2, 4), "mean"),
     ])
     data = rng.normal(size=(64, 9)).astype(np.float32)
-    return nn.quantize_model(model, data, progress=False), [2 * data[:3]]
+    quantized = nn.quantize_model(
+        model, data, progress=False, overrides={"scores": nn.LayerConfig("static")}
+    )
+    return quantized, [2 * data[:3]]
 
 
 MAKERS = {"golden_v1": make_quantized, "golden_v2": make_block, "golden_v3": make_gate}

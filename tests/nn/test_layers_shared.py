@@ -68,6 +68,8 @@ MADE_OF_ARRAYS = {
         {"tables": np.stack([np.arange(256, dtype=np.uint8)] * 2)},
         {"in_params": (PARAMS, PARAMS), "out_params": PARAMS},
     ),
+    "PReLU": ({"slope": floats(3)}, {}),
+    "PReLUQuantized": ({"slope": floats(3)}, {"in_params": PARAMS, "out_params": PARAMS}),
     "Constant": ({"value": floats(3, 2)}, {}),
     "ConstantQuantized": ({"codes": codes(3, 2).view(np.uint8)}, {"out_params": PARAMS}),
     "DenseWeightOnly": ({

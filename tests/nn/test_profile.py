@@ -29,7 +29,7 @@ def test_every_layer_has_a_row(name):
     assert [row.name for row in found.layers] == named(q)
     assert [row.kind for row in found.layers[1:-1]] == [type(n.layer).__name__ for n in q.nodes]
     assert [row.covers for row in found.layers] == [(), *(n.covers for n in q.nodes), ()]
-    assert found.is_program == (name not in ("transposed", "lonely"))
+    assert found.is_program == (name not in ("transposed", "lonely", "gated"))
     assert found.repeat == 3
     assert found.us > 0
 

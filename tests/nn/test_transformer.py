@@ -161,10 +161,6 @@ def test_layer_norm_in_8_bits(seed, in_dtype, dtype, epsilon):
         (lambda: nn.Attention(1, score_scale=-1), ValueError, "score_scale must be positive"),
         (lambda: nn.Attention(2)(*[np.ones((3, 5))] * 3), ValueError, "a multiple of 2 features"),
         (lambda: nn.Attention(1)(*[np.ones((0, 5))] * 3), ValueError, "k must have 1 to 32768"),
-        (lambda: nn.Attention(1)(*[np.ones((1, 2, 3, 4))] * 3), ValueError,
-         r"q must have 2 or 3 dimensions, got shape \(1, 2, 3, 4\)"),
-        (lambda: nn.Attention(1).quantized([QuantizationParams(1)] * 3, QuantizationParams(1))(
-            *[np.ones((1, 2, 3, 4))] * 3), ValueError, "q must have 2 or 3 dimensions"),
         (lambda: nn.Attention(1)([[1.0]], [[1.0]]), TypeError, r"takes 3 input\(s\), got 2"),
     ],
 )

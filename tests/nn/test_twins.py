@@ -24,6 +24,8 @@ SHAPES = {
     "EmbeddingQuantized": (5,), "FlattenQuantized": (2, 3, 4), "GELUQuantized": (6,),
     "GlobalAvgPool2DQuantized": (5, 4, 8), "IdentityQuantized": (3,),
     "LayerNormQuantized": (5, 12), "MaxPool2DQuantized": (8, 8, 6), "MulQuantized": (8, 8, 8),
+    "MatMulQuantized": (2, 2), "MaximumQuantized": (12,), "MeanQuantized": (2, 2),
+    "PReLUQuantized": (8, 8, 8),
     "OperatorQuantized": (12,), "ReLU6Quantized": (4, 5),
     "ReLUQuantized": (4, 5), "ReshapeQuantized": (5, 5, 6), "SigmoidQuantized": (3, 3),
     "SoftmaxQuantized": (5,), "SubQuantized": (12,),

@@ -39,7 +39,7 @@ FIRST = {
     **dict.fromkeys(["gemm_nn_q8", "gemm_nn_q8_accum", "gemm_batched_q8", "add_q8", "mul_q8"], "a"),
     **dict.fromkeys(
         ["dequantize_q8", "lookup_q8", "clamp_q8", "softmax_q8", "layer_norm_q8", "permute_q8",
-         "strided_q8"],
+         "strided_q8", "gather_q8"],
         "codes",
     ),
     "col2im_q8": "columns", "pack_q8": "b", "pack_conv_q8": "w", "attention_q8": "q",

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from oracles import DTYPES
 
-from qcy.primitive import beside_q8, embed_q8, permute_q8, strided_q8
+from qcy.primitive import beside_q8, embed_q8, gather_q8, permute_q8, strided_q8
 
 
 @given(
@@ -76,6 +76,41 @@ def test_strided(kernels, shape, data, dtype, n_threads):
 def test_steps_that_leave_the_codes_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         strided_q8(np.zeros(6, np.uint8), *arguments)
+
+
+@given(
+    index=st.lists(st.tuples(st.integers(-1, 9), st.integers(1, 3)), max_size=9), dtype=DTYPES,
+    fill=st.integers(0, 127), n_threads=st.integers(1, 3),
+)
+def test_gather(kernels, index, dtype, fill, n_threads):
+    x = np.arange(12).astype(np.uint8).view(dtype)
+    index = np.array([-1 if i < 0 else i + k for i, n in index for k in range(n)], np.int64)
+    expected = np.where(index < 0, fill, x[index]).astype(dtype)
+    assert_array_equal(gather_q8(x, index, fill=fill, n_threads=n_threads), expected, strict=True)
+
+
+def test_gather_of_many_pieces(kernels):
+    x = np.random.default_rng(0).integers(0, 256, 70000, np.uint8)
+    index = np.random.default_rng(1).integers(-1, 70000, 200000)
+    expected = np.where(index < 0, 7, x[index]).astype(np.uint8)
+    for n_threads in (1, 2, 3):
+        assert_array_equal(gather_q8(x, index, fill=7, n_threads=n_threads), expected)
+    rows = np.arange(70000).reshape(-1, 10)[::-1]
+    assert_array_equal(gather_q8(x, rows), x[rows])
+
+
+@pytest.mark.parametrize(
+    ("index", "settings", "error", "message"),
+    [
+        ([6], {}, ValueError, r"index must be in \[-1, 5\], got 6"),
+        ([0, -2], {}, ValueError, r"index must be in \[-1, 5\], got -2"),
+        ([0.5], {}, TypeError, "index must hold integers, got float64"),
+        ([0], {"fill": 256}, ValueError, r"fill must be in \[0, 255\], got 256"),
+    ],
+)
+def test_places_that_do_not_fit_are_refused(index, settings, error, message):
+    with pytest.raises(error, match=message):
+        gather_q8(np.zeros(6, np.uint8), index, **settings)
 
 
 @pytest.mark.parametrize("axes", [(0, 0), (0,), (0, 2), (1, 0, 2)])

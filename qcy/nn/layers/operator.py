@@ -307,18 +307,27 @@ class OperatorQuantized(QuantizedLayer):
         return results if self.n_outputs > 1 else results[0]
 
 
-    def _record(self, codes, *numbers):
-        """Return the places of what the operator gives as views of its input."""
-        like = np.empty(codes.shape, np.uint8)
+    def _record(self, codes):
+        """Return the places of what the operator makes of a place."""
+        if self.op == "Resize" and self._moving.attribute("mode", "nearest") != "nearest":
+            raise TypeError("Resize makes numbers between those of its input")
+        # The operator moves the places of codes as it would move codes; -1 is what fills up.
+        index = np.arange(codes.size, dtype=np.int64).reshape(codes.shape)
+        fill = 0
+        moving = self._moving
+        if 2 in moving._fixed and self.op == "Pad":
+            fill = int(moving._fixed[2])
+            moving = moving.replace(constants={**moving._fixed, 2: np.int64(-1)})
         places = []
-        for view in self._moving.compute(like, *numbers):
-            if view.size and not np.may_share_memory(view, like):
-                raise TypeError(f"{self.op} does more than take codes at even steps")
-            offset = view.ctypes.data - like.ctypes.data if view.size else 0
-            if view.size == like.size and offset == 0 and view.flags.c_contiguous:
-                places.append(codes.reshape(view.shape))
+        for y in moving.compute(index):
+            first = int(y.flat[0]) if y.size else 0
+            if y.size == codes.size and first == 0 and (np.diff(y.reshape(-1)) == 1).all():
+                places.append(codes.reshape(y.shape))
+            elif np.may_share_memory(y, index) and sum(n > 1 for n in y.shape) <= 4:   # a view
+                steps = [n // index.itemsize for n in y.strides]
+                places.append(primitive.strided_q8(codes, y.shape, steps, first))
             else:
-                places.append(primitive.strided_q8(codes, view.shape, view.strides, offset))
+                places.append(primitive.gather_q8(codes, y, fill=fill))
         return tuple(places) if self.n_outputs > 1 else places[0]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from qcy import _validate, primitive
 from qcy.nn.layers.base import Layer, QuantizedLayer, activation_clamp, check_params
+from qcy.nn.layers.weights import float_array
 
 
 class MatMul(Layer):
@@ -142,8 +143,6 @@ class PReLU(Layer):
     ARRAYS = ("slope",)
 
     def __init__(self, slope, *, layout="NCHW"):
-        from qcy.nn.layers.weights import float_array
-
         self.slope = float_array("slope", slope, 1)
         self.layout = _validate.choice("layout", layout, _validate.LAYOUTS)
 

@@ -2,9 +2,12 @@
 
     reader.py     a file as a plain graph, nothing in it trusted
     versions.py   older forms of operators into the newest
-    simplify.py   constants computed, shapes known beforehand, dead ends gone
+    inference.py  the types of tensors
+    shapes.py     the arithmetic of shapes, done beforehand
+    simplify.py   constants computed, dead ends gone
     patterns.py   functions that exporters write in pieces, put together again
     layers.py     which layer an operator becomes
+    sequences.py  sequences as images of one row
     convert.py    a graph as a model
 
     building.py   a graph in the making
@@ -13,6 +16,13 @@
     emit_codes.py 8-bit layers as operators on codes
     writer.py     a model as a file
 """
+
+try:
+    import onnx     # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "reading and writing ONNX files needs the onnx package: pip install 'qcy[onnx]'"
+    ) from error
 
 from qcy.nn.onnx.convert import load
 from qcy.nn.onnx.writer import save, to_onnx

@@ -151,7 +151,9 @@ class Builder:
             value = self.constant(name)
             if not name:
                 absent.append(i)
-            elif value is not None and value.size <= MOST_INLINE and len(node.inputs) > 1:
+            elif value is not None and value.size <= MOST_INLINE and (
+                len(node.inputs) > 1 and (i > 0 or value.size == 1)
+            ):
                 constants[i] = value
             else:
                 inputs.append(name)

@@ -10,15 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from qcy.nn.graph import TensorType
+import onnx
+from onnx import TensorProto
 
-try:
-    import onnx
-    from onnx import TensorProto
-except ImportError as error:
-    raise ImportError(
-        "reading and writing ONNX files needs the onnx package: pip install 'qcy[onnx]'"
-    ) from error
+from qcy.nn.graph import TensorType
+from qcy.nn.onnx.inference import shape_of, types_in
 
 #: The oldest and the newest operator set that qcy's operators are written for.
 OLDEST, NEWEST = 7, 25
@@ -29,7 +25,8 @@ CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 #: Bytes beyond which a tensor's values are not shown to shape inference.
 MOST_SHOWN = 2**16
 
-_DTYPES = {
+#: NumPy's types by the number of ONNX's; others are refused by name.
+DTYPES = {
     TensorProto.FLOAT: np.float32, TensorProto.UINT8: np.uint8, TensorProto.INT8: np.int8,
     TensorProto.UINT16: np.uint16, TensorProto.INT16: np.int16, TensorProto.INT32: np.int32,
     TensorProto.INT64: np.int64, TensorProto.BOOL: np.bool_, TensorProto.FLOAT16: np.float16,
@@ -205,12 +202,12 @@ class _Reader:
     def type(self, value):
         """Return what a graph's input must be."""
         kind = value.type.tensor_type
-        if value.type.WhichOneof("value") != "tensor_type" or kind.elem_type not in _DTYPES:
+        if value.type.WhichOneof("value") != "tensor_type" or kind.elem_type not in DTYPES:
             raise ValueError(
                 f"{self.path}: input {value.name!r} must be a tensor of numbers or bool, it is "
                 f"{_type_name(value.type)}"
             )
-        return TensorType(_DTYPES[kind.elem_type], _shape(kind))
+        return TensorType(DTYPES[kind.elem_type], shape_of(kind))
 
     def node(self, proto, i):
         """Return a node with its attributes as plain values."""
@@ -243,10 +240,10 @@ class _Reader:
     def array(self, tensor, where):
         """Return a tensor of the file as an array, if the file holds what it claims."""
         where = f"{self.path}: {where}"
-        if tensor.data_type not in _DTYPES:
+        if tensor.data_type not in DTYPES:
             raise ValueError(f"{where} is of type {_element_name(tensor.data_type)}, which qcy "
                              "does not read")
-        dtype = np.dtype(_DTYPES[tensor.data_type])
+        dtype = np.dtype(DTYPES[tensor.data_type])
         if any(size < 0 for size in tensor.dims):
             raise ValueError(f"{where} has the shape {tuple(tensor.dims)}, which cannot be")
         n = 1
@@ -367,28 +364,13 @@ class _Reader:
             )
         except onnx.shape_inference.InferenceError as error:
             raise ValueError(f"{self.path} contradicts itself: {error}") from error
-        found = {}
-        for value in (*shown.graph.value_info, *shown.graph.output):
-            kind = value.type.tensor_type
-            if value.type.WhichOneof("value") == "tensor_type" and kind.elem_type in _DTYPES:
-                found[value.name] = TensorType(_DTYPES[kind.elem_type], _shape(kind))
-        return found
+        return types_in(shown.graph, DTYPES)
 
 
 def _n_bytes(tensor):
     return max(len(tensor.raw_data), 4 * len(tensor.float_data), *(
         [MOST_SHOWN + 1] if tensor.data_location == TensorProto.EXTERNAL else [0]
     ))
-
-
-def _shape(kind):
-    """Return a tensor type's shape: numbers, names and None; or None."""
-    if not kind.HasField("shape"):
-        return None
-    return tuple(
-        size.dim_value if size.HasField("dim_value") else (size.dim_param or None)
-        for size in kind.shape.dim
-    )
 
 
 def _element_name(number):

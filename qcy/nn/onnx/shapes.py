@@ -62,10 +62,11 @@ class _Values:
 
     def _shape(self, node):
         shape = self.graph.shape(node.inputs[0])
-        if shape is None or None in shape:
+        if shape is None:
             return None
+        shape = [f"{node.inputs[0]}[{i}]" if n is None else n for i, n in enumerate(shape)]
         start, end = node.attributes.get("start", 0), node.attributes.get("end", len(shape))
-        return list(shape[start:end])
+        return shape[start:end]
 
     def _size(self, node):
         shape = self.graph.shape(node.inputs[0])

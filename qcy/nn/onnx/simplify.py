@@ -2,11 +2,15 @@
 
 import numpy as np
 
+from qcy.nn.onnx.inference import infer_again
+from qcy.nn.onnx.reader import DTYPES
 from qcy.nn.onnx.shapes import use_known_shapes
 from qcy.nn.operators import OPERATORS
 
 #: Elements up to which a computed constant may be larger than all that it was computed from.
 MOST_GROWN = 2**20
+#: Rounds in which shapes are inferred with what became known in the one before.
+MOST_ROUNDS = 6
 #: Operators whose output is not of their inputs alone.
 _RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli")
 
@@ -18,8 +22,14 @@ def simplify(graph):
     are known replace the nodes that would compute them, and what nobody needs goes.
     """
     remove_dead(graph)
-    use_known_shapes(graph)
-    _fold(graph)
+    for _ in range(MOST_ROUNDS):        # each may tell the next more
+        left = _computed_shapes(graph)
+        use_known_shapes(graph)
+        _fold(graph)
+        remove_dead(graph)
+        if _computed_shapes(graph) in (0, left):
+            break
+        infer_again(graph, DTYPES)
     _pass_on(graph)
     remove_dead(graph)
 
@@ -35,6 +45,14 @@ def remove_dead(graph):
             needed.update(node.inputs)
     graph.nodes = kept[::-1]
     graph.constants = {name: x for name, x in graph.constants.items() if name in needed}
+
+
+def _computed_shapes(graph):
+    """Return how many nodes ask for shapes, or take one that a run computes."""
+    return sum(
+        node.op == "Shape" or (node.op == "Reshape" and node.inputs[1] not in graph.constants)
+        for node in graph.nodes
+    )
 
 
 def _is_known(shape):
