@@ -39,26 +39,6 @@ EXACT = {
 EXACT_TABLES = {"GELUQuantized", "SigmoidQuantized", "TanhQuantized"}
 
 
-def others(rng, layout):
-    """Return a model of the kinds of layers that the zoo has not."""
-    return nn.Model([
-        ("conv", models.conv(rng, 2, 6, layout=layout), "input"),
-        ("prelu", nn.PReLU(rng.normal(size=6), layout=layout), "conv"),
-        ("wide", nn.Operator("Resize", {"mode": "nearest"}, constants={
-            2: np.float32([1, 1, 2, 2])}, absent=(1,)), "prelu"),
-        ("deep", models.conv(rng, 6, 4, layout=layout), "wide"),
-        ("flat", nn.Reshape((4, -1), layout=layout), "deep"),
-        ("left", models.dense(rng, 144, 7), "flat"),
-        ("right", models.dense(rng, 144, 7), "flat"),
-        ("turned", nn.Operator("Transpose", {"perm": (0, 2, 1)}), "right"),
-        ("product", nn.MatMul(), ("left", "turned")),
-        ("again", models.dense(rng, 4, 4), "product"),
-        ("larger", nn.Maximum(activation="relu"), ("product", "again")),
-        ("mean", nn.Mean([1]), "larger"),
-        ("out", models.dense(rng, 4, 3), "mean"),
-    ]), [(2, 9, 9)]
-
-
 def alone(model, node):
     """Return the model of one 8-bit node."""
     names = *node.inputs, *node.outputs
@@ -97,13 +77,10 @@ def test_each_kind_of_layer(form, way, record_property):
     """The share of codes that are a step apart, by kind; `pytest -s` shows it."""
     rng = np.random.default_rng(5)
     apart = defaultdict(lambda: np.zeros(3, int))
-    zoo = {**models.ZOO, "others": others}
-    for make in zoo.values():
-        model, shapes = make(np.random.default_rng(0), "NCHW")
-        data = models.batches(shapes)
-        overrides = {"product": nn.LayerConfig("static")} if make is others else None
-        model = nn.quantize_model(model, data, progress=False, overrides=overrides, **WAYS[way])
-        found = tensors(model, models.as_tuple(data[0]))
+    for zoo_name in models.ZOO:
+        model = models.quantized(zoo_name, **WAYS[way])[1]
+        data = models.batches(models.build(zoo_name)[1], 1)[0]
+        found = tensors(model, models.as_tuple(data))
         for node in model.nodes:
             if not node.inputs or node.name in model.float_nodes:
                 continue
@@ -127,7 +104,7 @@ def test_each_kind_of_layer(form, way, record_property):
         assert usual == 0 or kind not in exact
         assert plain == 0 or kind not in exact or form == "qdq"
         assert max(usual, plain) < 0.2 * size
-    assert set(apart) >= EXACT | EXACT_TABLES
+    assert set(apart) == set(models.nodes_by_kind()) - {"ConstantQuantized"}
 
 
 # ------------------------------------------------------------------------------------------- ties
