@@ -193,8 +193,10 @@ def test_fewer_axes_broadcast_as_outside(form, layout):
     ])
     x = models.to_layout(rng.normal(size=(8, 2, 7, 7)).astype(np.float32), layout)
     if form != "float":
+        want = model(x)
         model = nn.quantize_model(model, x, progress=False)
         assert not model.float_nodes
+        assert_allclose(model(x), want, atol=0.1)
     got = run(to_onnx(model, None if form == "float" else form), [x])[0]
     assert_allclose(got, model(x), atol=1e-5)
 

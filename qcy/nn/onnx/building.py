@@ -9,10 +9,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from qcy import _version
-from qcy.nn.onnx.reader import NEWEST
 
-#: The operator set of a file that needs no newer one.
-USUAL = 17
+#: The operator set of a file that needs no newer one, and the newest that the package knows.
+USUAL, NEWEST = 17, onnx.defs.onnx_opset_version()
 #: Operators of onnxruntime beside those of ONNX.
 CONTRIB = "com.microsoft"
 #: Elements up to which a constant's values are shown to shape inference.

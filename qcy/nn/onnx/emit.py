@@ -288,7 +288,8 @@ def attention(w, layer, q, k, v):
     )
     scale = layer.score_scale or (features // layer.n_heads) ** -0.5
     scores = w.node("MatMul", [rows, columns])
-    scores = w.node("Mul", [scores, w.constant(np.float32(scale), "score_scale")])
+    scale = w.constant(w.dtype(scores).type(scale), "score_scale")
+    scores = w.node("Mul", [scores, scale])
     mixed = w.node("MatMul", [w.node("Softmax", [scores], axis=-1), values])
     mixed = w.node("Transpose", [mixed], perm=in_rows)
     return w.node("Reshape", [mixed, w.integers([*kept, -1], "features")])
