@@ -334,7 +334,7 @@ IMAGES = nn.Sequential(nn.Dense(np.ones((3, 2))), nn.MaxPool2D(2))
      "layer 'reshape_1': ONNX has no form for a reshape to nothing"),
     (IMAGES, "m.onnx", {"input_shapes": (1, 3)}, ValueError, "MaxPool does not take"),
     (nn.Sequential(nn.Operator("Gelu", {"odd": 1})), "m.onnx", {"input_shapes": (1,)}, ValueError,
-     r"layer 'operator_1': no operator set up to 25 has Gelu of \['float32'\] with the attributes"),
+     r"layer 'operator_1': no operator set up to .* has Gelu of \['float32'\] with the attributes"),
     (nn.QuantizedModel(
         [("r", nn.ReLUQuantized(PARAMS, PARAMS), "a")], "r", "a",
         params={"a": PARAMS, "r": qcy.QuantizationParams(1.0)},
