@@ -9,6 +9,12 @@
     layers.py     which layer an operator becomes
     sequences.py  sequences as images of one row
     convert.py    a graph as a model
+
+    building.py   a graph in the making
+    inputs.py     what the inputs are
+    emit.py       layers as operators on numbers
+    emit_codes.py 8-bit layers as operators on codes
+    writer.py     a model as a file
 """
 
 try:
@@ -19,5 +25,6 @@ except ImportError as error:
     ) from error
 
 from qcy.nn.onnx.convert import load
+from qcy.nn.onnx.writer import save, to_onnx
 
-__all__ = ["load"]
+__all__ = ["load", "save", "to_onnx"]
