@@ -43,7 +43,10 @@ __all__ = [
 
 
 def load(path):
-    """Read a model that was saved with ``model.save(path)``.
+    """Read a model that was saved with ``model.save(path)``, or an ONNX file.
+
+    A file that starts as qcy's own do, or whose name ends in ``.qcy``, is read as one, others as
+    ONNX: for those the onnx package must be installed, ``pip install 'qcy[onnx]'``.
 
     Parameters
     ----------
@@ -58,11 +61,28 @@ def load(path):
     OSError
         If the file cannot be read.
     ValueError
-        If it is not a model, was damaged or cut short, or a newer qcy wrote it.
+        If it is not a model, was damaged or cut short, a newer qcy wrote it, or it has operators
+        that qcy does not know.
+    ImportError
+        If the onnx package is missing.
     """
+    from os import fspath
+
     from qcy.nn import storage
 
-    return storage.load(path)
+    with open(path, "rb") as file:
+        start = file.read(len(storage.MAGIC))
+    name = fspath(path)
+    if start == storage.MAGIC or name.endswith(".qcy"):
+        return storage.load(path)
+    try:
+        from qcy.nn import onnx
+
+        return onnx.load(path)
+    except (ImportError, ValueError) as error:
+        if name.endswith(".onnx"):
+            raise
+        raise ValueError(f"{name} is not a qcy model; as an ONNX file: {error}") from error
 
 
 def __getattr__(name):

@@ -13,7 +13,7 @@ from qcy._info import peak
 from qcy._table import table
 from qcy._timing import medians
 from qcy.bench_cases import CASES
-from qcy.nn import QuantizedModel, layers
+from qcy.nn import QuantizedModel, TensorType, layers
 from qcy.nn.profile import Profile
 
 #: What pins the threads of NumPy's BLAS, if it is set before NumPy is imported.
@@ -208,7 +208,7 @@ class ModelBench:
         arena = "" if self.arena_bytes is None else f", results in {self.arena_bytes:,} bytes"
         return (
             f"qcy {qcy.__version__}, kernels for {about()['variant']}\n"
-            f"{kind}, inputs of {_said(self.shapes)}{arena}\n{self.profile}"
+            f"{kind}, inputs of {said(self.shapes)}{arena}\n{self.profile}"
         )
 
 
@@ -219,8 +219,8 @@ def measure_model(model, shapes=(), n_threads=1, repeat=30):
     ----------
     model : Model or QuantizedModel
     shapes : sequence of tuple of int
-        Of each input, with the batch. Default: what the first layers tell, one sample, images of
-        224x224.
+        Of each input, with the batch. Default: what the model or its first layers tell, one sample,
+        images of 224x224.
     n_threads : int, default 1
     repeat : int, default 30
 
@@ -233,31 +233,72 @@ def measure_model(model, shapes=(), n_threads=1, repeat=30):
     ValueError
         If shapes do not fit, or none are given and the layers do not tell.
     """
-    shapes = tuple(shapes) or tuple(_shape_of(model, name) for name in model.inputs)
+    return measured(model, random_inputs(model, shapes), n_threads, repeat)
+
+
+def random_inputs(model, shapes=(), guess=True):
+    """Return inputs for a model: random numbers, and zeros where it takes indices or flags.
+
+    Parameters
+    ----------
+    model : Model or QuantizedModel
+    shapes : sequence of tuple of int
+        Of each input, with the batch. Default: what the model or its first layers tell, one sample.
+    guess : bool, default True
+        Whether images are of 224x224 where neither tells.
+
+    Returns
+    -------
+    tuple of ndarray
+
+    Raises
+    ------
+    ValueError
+        If shapes must be given.
+    """
+    shapes = tuple(shapes) or tuple(_shape_of(model, name, guess) for name in model.inputs)
     rng = np.random.default_rng(0)
-    inputs = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    types = [model.input_types.get(name, TensorType("float32")) for name in model.inputs]
+    types += [TensorType("float32")] * (len(shapes) - len(types))       # too many: a run says so
+    return tuple(
+        rng.standard_normal(shape, np.float32).astype(kind.dtype) if kind.dtype.kind == "f"
+        else np.zeros(shape, kind.dtype)
+        for shape, kind in zip(shapes, types, strict=False)
+    )
+
+
+def measured(model, inputs, n_threads, repeat):
+    """Measure a model on some inputs."""
+    shapes = tuple(x.shape for x in inputs)
     try:
         profile = model.profile(*inputs, n_threads=n_threads, repeat=repeat)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"the model does not take inputs of {_said(shapes)}: {error}"
+            f"the model does not take inputs of {said(shapes)}: {error}"
         ) from error
     arena = model.memory_plan(*shapes)["arena_bytes"] if profile.is_program else None
     bits = 8 if isinstance(model, QuantizedModel) else 32
     return ModelBench(bits, shapes, arena, profile)
 
 
-def _said(shapes):
+def said(shapes):
     return " and ".join("x".join(map(str, shape)) for shape in shapes)
 
 
-def _shape_of(model, name):
-    """Return the shape of one sample of an input, from the first layer that takes it."""
+def _shape_of(model, name, guess):
+    """Return the shape of one sample of an input: of its type, or of the first layer's."""
+    kind = model.input_types.get(name)
+    if kind is not None and kind.shape is not None:
+        sizes = [size if isinstance(size, int) else None for size in kind.shape]
+        if sizes and sizes[0] is None:
+            sizes[0] = 1
+        if None not in sizes:
+            return tuple(sizes)
     for node in model.consumers(name):
         layer = node.layer
         if isinstance(layer, (layers.Dense, layers.DenseQuantized)):
             return (1, layer.weight.shape[0])
-        if isinstance(layer, (layers.Conv2D, layers.Conv2DQuantized)):
+        if guess and isinstance(layer, (layers.Conv2D, layers.Conv2DQuantized)):
             channels = layer.weight.shape[1] * layer.groups
             layout = getattr(model, "layout", layer.layout)
             return (1, channels, IMAGE, IMAGE) if layout == "NCHW" else (1, IMAGE, IMAGE, channels)

@@ -19,12 +19,12 @@ FLOORS = [
     r"tensor",
     r"nn\.(layers|operators|layouts|parts|graph|model|quantized_model|context|storage|fusion|program|profile)",
     r"nn\.(observer|histogram|calibration)",
-    r"nn\.(quantize|selection|configs|compare|report|_svg|progress|onnx)|cli|demo|bench(_\w+)?|__main__|data",
+    r"nn\.(quantize|selection|configs|compare|report|_svg|progress|onnx|samples)|cli|commands|demo|dataset|_images|inspection|bench(_\w+)?|__main__|data",
 ]
 #: Who may touch the kernels, besides themselves.
 NEAR_KERNELS = ("primitive", "_program", "tensor", "_info", "_threads")
 #: What else than NumPy may be imported, and by whom.
-GUESTS = {"tqdm": "nn.progress", "onnx": "nn.onnx"}
+GUESTS = {"tqdm": "nn.progress", "onnx": "nn.onnx", "PIL": "_images"}
 #: About 400: a file that passes it is split by family.
 MAX_LINES = 450
 

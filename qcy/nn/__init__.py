@@ -11,6 +11,7 @@
     fusion.py           fewer layers, same numbers
     quantize.py         quantize_model: the way from one to the other
     compare.py          compare_quantized_model: what it cost and what it gained
+    samples.py          samples as arrays by input, in batches
     storage.py          models in files
     context.py          stopping a run
     progress.py         bars and lines

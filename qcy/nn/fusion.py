@@ -1,15 +1,17 @@
 """Making a float model simpler without changing what it computes.
 
-Three rules, applied to a node and its only consumer: batch norm folds into the product or the
-batch norm before it, ReLU and ReLU6 become part of the layer before them, and layers that do
-nothing at inference go. A producer with two consumers, or one that is an output, is left as it is.
+Rules that apply to a node and its only consumer: batch norm, and arithmetic with one number, folds
+into the product or the batch norm before it; ReLU and ReLU6 become part of the layer before them;
+functions of one number after another become one; and layers that do nothing at inference go. A
+producer with two consumers, or one that is an output, is left as it is.
 """
 
 import numpy as np
 
 from qcy.nn.layers import (
-    BatchNorm, Conv2D, ConvTranspose2D, Dense, Dropout, Identity, ReLU, ReLU6,
+    BatchNorm, Chain, Conv2D, ConvTranspose2D, Dense, Dropout, Identity, Operator, ReLU, ReLU6,
 )
+from qcy.nn.layers.chain import steps_of
 from qcy.nn.graph import Node
 
 _ACTIVATIONS = {ReLU: "relu", ReLU6: "relu6"}
@@ -41,7 +43,10 @@ def fuse(model, keep=()):
             made_by[node.name] = inputs[0]
             continue
         merged = None
-        if previous is not None and _is_only_link(model, node) and not keep_any(previous, keep):
+        is_chain = previous is not None and len(node.inputs) == 1 and (
+            len(previous.inputs) == 1 or type(node.layer) in _ACTIVATIONS
+        )
+        if is_chain and _is_only_link(model, node) and not keep_any(previous, keep):
             merged = _merge(previous.layer, node.layer)
         if merged is None or _is_output(model, previous):
             nodes.append(Node(node.name, node.layer, inputs, node.covers))
@@ -86,8 +91,13 @@ def _is_only_link(model, node):
 
 def _merge(first, second):
     """Return one layer that does the work of two, or None if there is none."""
+    steps = steps_of(first), steps_of(second)
+    if None not in steps:
+        return Chain((*steps[0], *steps[1]))
     if getattr(first, "activation", 0) is not None:     # none to fuse into, or one already
         return None
+    if type(first) in (*_FOLD_AXIS, BatchNorm):
+        second = _as_norm(second, _n_out(first)) or second
     if type(second) in _ACTIVATIONS:
         return first.replace(activation=_ACTIVATIONS[type(second)])
     if type(first) is type(second) is BatchNorm and first.gamma.size == second.gamma.size:
@@ -96,6 +106,25 @@ def _merge(first, second):
         # A dense layer's features may lie in another axis than the norm's channels.
         return _fold(first, second) if second.gamma.size == _n_out(first) else None
     return None
+
+
+def _as_norm(layer, n):
+    """Return arithmetic with one number as a batch norm of `n` channels, or None."""
+    if type(layer) is not Operator or layer.op not in ("Add", "Sub", "Mul", "Div"):
+        return None
+    (place, value), *more = layer.numbers.items() or [(None, None)]
+    if place is None or more or value.size != 1 or (layer.op == "Div" and place == 0):
+        return None
+    value = float(value.reshape(()))
+    factor, offset = {
+        "Add": (1, value), "Sub": (1, -value) if place == 1 else (-1, value), "Mul": (value, 0),
+        "Div": (1 / value if value else np.inf, 0),
+    }[layer.op]
+    if not np.isfinite(factor):
+        return None
+    return BatchNorm(
+        np.full(n, factor), np.full(n, offset), np.zeros(n), np.ones(n), epsilon=0.0
+    )
 
 
 def _both(first, second):
@@ -113,6 +142,8 @@ _FOLD_AXIS = {Conv2D: 0, ConvTranspose2D: 1, Dense: 1}
 
 
 def _n_out(product):
+    if type(product) is BatchNorm:
+        return product.gamma.size
     groups = product.groups if type(product) is ConvTranspose2D else 1
     return product.weight.shape[_FOLD_AXIS[type(product)]] * groups
 

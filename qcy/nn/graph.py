@@ -1,6 +1,8 @@
 """Graphs: named layers, and the tensors between them; what float and 8-bit models share."""
 
+import os
 from dataclasses import dataclass, field
+from importlib import import_module
 
 import numpy as np
 
@@ -343,14 +345,39 @@ class Graph:
         """Return a run that gives the nanoseconds of its parts, one without, and None."""
         return (*by_layers(self, inputs), None)
 
-    def save(self, path):
-        """Write the model to one file, atomically; `qcy.load` reads it.
+    def save(self, path, format=None, *, input_shapes=None):
+        """Write the model to one file, atomically.
 
         Parameters
         ----------
         path : str or path-like
-            Usually ending in ``.qcy``.
+            Usually ending in ``.qcy``, which `qcy.load` reads, or in ``.onnx``.
+        format : {"qcy", "onnx", "qdq", "qoperator"}, optional
+            Default: what the path ends in. An 8-bit model becomes ONNX as "qdq", which "onnx"
+            stands for, or as "qoperator"; see `qcy.nn.onnx.to_onnx`.
+        input_shapes : mapping of str to shape, or a shape, optional
+            For ONNX alone, which wants the number of axes of every input: of those inputs of which
+            nothing else tells it, with the batch. A name or None is an axis of any length.
+
+        Raises
+        ------
+        ImportError
+            If ONNX is wanted and the onnx package is not there.
+        TypeError, ValueError
+            If a layer has no form in the format, or format, path and model do not fit together.
         """
+        name = os.fsdecode(path)
+        is_onnx = name.endswith(".onnx")
+        if format is None:
+            format = "onnx" if is_onnx else "qcy"
+        _validate.choice("format", format, ("qcy", "onnx", "qdq", "qoperator"))
+        if is_onnx if format == "qcy" else name.endswith(".qcy"):
+            raise ValueError(f"format {format!r} does not fit the path {name!r}")
+        if format != "qcy":     # from the floor above: only who wants it needs the onnx package
+            import_module("qcy.nn.onnx").save(self, path, format, input_shapes=input_shapes)
+            return
+        if input_shapes is not None:
+            raise ValueError(f"input_shapes is for ONNX, got format {format!r}")
         from qcy.nn import storage
 
         storage.save(self, path)

@@ -24,7 +24,11 @@ def arrange(layer, arrays, are_last, outside):
     wanted = any(are_last) if order == "any" else (
         (outside if order == "outside" else order) == "NHWC"
     )
-    if order == "any" and wanted:
+    if order == "any" and wanted:       # what has fewer axes counts them as outside
+        are_last = [
+            outside == "NHWC" if x.ndim < 4 else is_last
+            for x, is_last in zip(arrays, are_last, strict=True)
+        ]
         arrays = [_with_four_axes(x) for x in arrays]
     return [
         x if x.ndim != 4 or is_last == wanted

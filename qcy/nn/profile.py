@@ -14,6 +14,10 @@ from qcy.nn import layers
 #: Names of what a run does before its first layer and after its last: of no layer.
 INPUTS, OUTPUTS = "(inputs)", "(outputs)"
 CONVERSION = "conversion"
+_DENSE = (
+    layers.Dense, layers.DenseQuantized, layers.DenseDynamic, layers.DenseWeightOnly,
+)
+_CONV = (layers.Conv2D, layers.Conv2DQuantized, layers.Conv2DWeightOnly)
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class LayerTime:
         Of the layer; ``"(inputs)"`` and ``"(outputs)"`` for what lies before the first and after
         the last: reals to codes and back, images to the layout inside and back.
     kind : str
-        Of the layer, or ``"conversion"``.
+        Of the layer, or of the operator that it is; or ``"conversion"``.
     covers : tuple of str
         The float layers that it does the work of.
     us : float
@@ -202,7 +206,7 @@ def _work(model, inputs):
         made = [run.values[name] for name in node.outputs]
         n_bytes = sum(array.nbytes for array in (*read, *made, *node.layer.arrays().values()))
         rows.append((
-            (node.name, type(node.layer).__name__, node.covers),
+            (node.name, getattr(node.layer, "op", type(node.layer).__name__), node.covers),
             (_macs(node.layer, read, made[0]), n_bytes),
         ))
     return [*rows, ((OUTPUTS, CONVERSION, ()), (0, 0))]
@@ -210,10 +214,16 @@ def _work(model, inputs):
 
 def _macs(layer, inputs, y):
     """Return how many products are summed to turn the inputs into `y`."""
-    if isinstance(layer, (layers.Dense, layers.DenseQuantized)):
+    if isinstance(layer, _DENSE):
         return y.size * layer.weight.shape[0]
-    if isinstance(layer, (layers.Conv2D, layers.Conv2DQuantized)):
+    if isinstance(layer, _CONV):
         return y.size * layer.weight[0].size
     if isinstance(layer, (layers.ConvTranspose2D, layers.ConvTranspose2DQuantized)):
         return inputs[0].size * layer.weight[0].size
+    if isinstance(layer, (layers.MatMul, layers.MatMulQuantized)) and inputs[0].ndim:
+        return y.size * inputs[0].shape[-1]
+    if isinstance(layer, layers.Recurrent):
+        return inputs[0].shape[0] * inputs[0].shape[1] * (layer.w.size + layer.r.size)
+    if isinstance(layer, (layers.Attention, layers.AttentionQuantized)):
+        return (inputs[0].size + y.size) * inputs[1].shape[-2]      # scores, and what they weigh
     return 0

@@ -18,6 +18,7 @@ from qcy.nn.model import Model
 from qcy.nn.observer import MinMaxObserver
 from qcy.nn.progress import track
 from qcy.nn.quantized_model import QuantizedModel
+from qcy.nn.samples import fixed_batch
 from qcy.nn.selection import choose, codes_in
 from qcy.tensor.quantization import (
     DEFAULT_SCHEME, QuantizationParams, QuantizationScheme, check_scheme,
@@ -259,9 +260,7 @@ def _batches(model, data):
         array = np.asarray(data)
         if array.ndim == 0:
             raise ValueError("data must have an axis of samples, got a number")
-        kind = model.input_types.get(model.inputs[0])
-        fixed = kind is not None and kind.shape and isinstance(kind.shape[0], int)
-        step = max(1, kind.shape[0]) if fixed else 32
+        step = fixed_batch(model) or 32
         return [array[i : i + step] for i in range(0, len(array), step)]
     if isinstance(data, (str, bytes)) or not hasattr(data, "__iter__"):
         hint = '; only mode="dynamic" needs no data' if data is None else ""

@@ -236,7 +236,7 @@ def _layer(layer, is_weak, full):
         f'{tag}</th><td title="{escape(", ".join(others))}"><code>{escape(short) or DASH}</code>'
         f"</td><td>{escape(layer.kind.removesuffix('Quantized'))}</td>"
         f'<td class="shape">{TIMES.join(map(str, layer.shape)) or "1"}</td>'
-        f"<td>{f'{layer.bits}, float' if is_float else layer.bits}</td>"
+        f'<td title="{escape(layer.why)}">{f"{layer.bits}, float" if is_float else layer.bits}</td>'
         f"<td>{scale}</td><td>{zero_point}</td>"
         f'<td class="sqnr"><span>{sqnr}</span>'
         f"{_svg.bar(layer.sqnr_db / full, title, 'lost' if is_weak else 'q8')}</td>"

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from qcy.nn.layers import (
-    Constant, Conv2D, ConvTranspose2D, Dense, Layer, MatMul, Operator, Softmax,
+    Chain, Constant, Conv2D, ConvTranspose2D, Dense, Layer, MatMul, Operator, Softmax,
 )
+from qcy.nn.layers.chain import steps_of
 
 #: Layers whose weights make them worth it by themselves.
 PRODUCTS = (Conv2D, ConvTranspose2D, Dense)
@@ -101,7 +102,8 @@ class _Selection:
             return f"{name_of(layer)} has no form in 8 bits"
         if self.forced.intersection(node.covers):
             return ""
-        if type(layer) is Operator and layer.op in NORMALIZATION:
+        ops = [step[0] for step in steps_of(layer) or ()]
+        if set(ops).intersection(NORMALIZATION):
             return "arithmetic of normalization"
         if type(layer) is MatMul:
             return "a product of two tensors of data goes to 8 bits only if asked for"
@@ -161,7 +163,7 @@ def codes_in(node):
 
 def _is_at_home(layer):
     """Whether a layer is one of qcy's own, which may stand first or last in 8 bits."""
-    return type(layer) not in (Operator, Constant)
+    return type(layer) not in (Operator, Constant, Chain)
 
 
 def has_twin(layer, n_inputs=1):

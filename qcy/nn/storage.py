@@ -71,9 +71,13 @@ def to_bytes(model):
 
 
 def save(model, path):
-    """Write a model to `path`: to a new file beside it first, which then takes its place."""
+    """Write a model to `path`, whole or not at all."""
+    write_whole(path, to_bytes(model))
+
+
+def write_whole(path, data):
+    """Write bytes to `path`: to a new file beside it first, which then takes its place."""
     path = Path(path)
-    data = to_bytes(model)
     temporary = path.parent / f".{os.urandom(16).hex()}.qcy"
     try:
         with open(temporary, "xb") as file:

@@ -115,11 +115,44 @@ def test_only_one_activation_fuses():
 
 
 def test_activations_after_other_layers_stay():
-    for layer in (nn.MaxPool2D(2), nn.AvgPool2D(2), nn.Sigmoid(), nn.Tanh(), nn.ReLU()):
+    for layer in (nn.MaxPool2D(2), nn.AvgPool2D(2)):
         assert len(check(nn.Sequential(layer, nn.ReLU()), IMAGES).nodes) == 2
     model = nn.Model([("cat", nn.Concat(), ("input", "input")), ("relu", nn.ReLU(), "cat")])
     assert names(check(model, X)) == ["cat", "relu"]
     assert names(check(nn.Sequential(nn.ReLU()), X)) == ["relu_1"]
+
+
+def test_functions_of_one_number_become_one():
+    model = nn.Sequential(
+        nn.Sigmoid(), nn.ReLU(), nn.Operator("Mul", constants={1: np.float32(3)}), nn.GELU(),
+        nn.ReLU6(), nn.Operator("Swish"),
+    )
+    fused = check(model, X)
+    assert [type(node.layer) for node in fused.nodes] == [nn.Chain]
+    assert repr(fused.nodes[0].layer) == "Chain(Sigmoid, Relu, Mul, Gelu, Clip, Swish)"
+    assert len(fused.nodes[0].covers) == 6
+    quantized = nn.quantize_model(nn.Sequential(dense(), *(n.layer for n in model.nodes), dense()),
+                                  X, progress=False)
+    assert [type(node.layer) for node in quantized.nodes][1] is nn.TableQuantized
+    with pytest.raises(ValueError, match="steps must be functions of one number, got Softmax"):
+        nn.Chain([("Softmax", (), ())])
+
+
+@pytest.mark.parametrize(
+    ("op", "place", "number"),
+    [("Add", 0, 2), ("Add", 1, 2), ("Sub", 0, 2), ("Sub", 1, 2), ("Mul", 0, -3), ("Mul", 1, 0),
+     ("Div", 1, 4)],
+)
+def test_arithmetic_with_a_number_folds(op, place, number):
+    arithmetic = nn.Operator(op, constants={place: np.float32(number)})
+    assert names(check(nn.Sequential(dense(), arithmetic), X)) == ["dense_1"]
+
+
+def test_arithmetic_that_does_not_fold_stays():
+    for operator in (
+        nn.Operator("Div", constants={0: np.float32(2)}), nn.Operator("Pow", constants={1: 2.0}),
+    ):
+        assert len(check(nn.Sequential(dense(), operator), X).nodes) == 2
 
 
 @pytest.mark.parametrize("second", [NORM, nn.ReLU()], ids=repr)

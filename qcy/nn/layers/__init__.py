@@ -19,6 +19,7 @@ from qcy.nn.layers.activations import (
 from qcy.nn.layers.adaptive import AdaptiveLayer
 from qcy.nn.layers.attention import Attention, AttentionQuantized
 from qcy.nn.layers.base import Layer, QuantizedLayer
+from qcy.nn.layers.chain import Chain
 from qcy.nn.layers.codes import QLinearOperator, Quantize
 from qcy.nn.layers.conv import Conv2D, Conv2DQuantized, ConvTranspose2D, ConvTranspose2DQuantized
 from qcy.nn.layers.dense import Dense, DenseDynamic, DenseQuantized
@@ -45,7 +46,7 @@ from qcy.nn.layers.weight_only import Conv2DWeightOnly, DenseWeightOnly
 
 __all__ = [
     "GELU", "AdaptiveLayer", "Add", "AddQuantized", "Attention", "AttentionQuantized", "AvgPool2D",
-    "AvgPool2DQuantized", "BatchNorm", "BatchNormQuantized", "Concat", "ConcatQuantized",
+    "AvgPool2DQuantized", "BatchNorm", "BatchNormQuantized", "Chain", "Concat", "ConcatQuantized",
     "Constant", "ConstantQuantized", "Conv2D", "Conv2DQuantized", "Conv2DWeightOnly",
     "ConvTranspose2D", "ConvTranspose2DQuantized", "Dense", "DenseDynamic", "DenseQuantized",
     "DenseWeightOnly", "Dropout", "DropoutQuantized", "Embedding", "EmbeddingQuantized", "Flatten",

@@ -138,6 +138,11 @@ class Operator(Layer):
         return _operators()[self.op]
 
     @property
+    def numbers(self):
+        """The constant inputs, by their place."""
+        return dict(self._fixed)
+
+    @property
     def IS_POINTWISE(self):
         """Whether each output element comes from those of the inputs in its place."""
         is_table = self.definition.kind == "table" or (

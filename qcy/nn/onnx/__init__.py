@@ -15,6 +15,12 @@
     products.py   products with the file's own codes for weights
     twins.py      layers in 8 bits that give the codes of the float layer's numbers
     backend.py    what the onnx package calls to run a model
+
+    building.py   a graph in the making
+    inputs.py     what the inputs are
+    emit.py       layers as operators on numbers
+    emit_codes.py 8-bit layers as operators on codes
+    writer.py     a model as a file
 """
 
 try:
@@ -25,5 +31,6 @@ except ImportError as error:
     ) from error
 
 from qcy.nn.onnx.convert import load
+from qcy.nn.onnx.writer import save, to_onnx
 
-__all__ = ["load"]
+__all__ = ["load", "save", "to_onnx"]

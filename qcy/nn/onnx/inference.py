@@ -28,8 +28,10 @@ def shape_of(kind):
     """Return a tensor type's shape: numbers, names and None; or None."""
     if not kind.HasField("shape"):
         return None
+    # Some write -1 for a length that only a run tells.
     return tuple(
-        size.dim_value if size.HasField("dim_value") else (size.dim_param or None)
+        size.dim_value if size.HasField("dim_value") and size.dim_value >= 0
+        else (size.dim_param or None)
         for size in kind.shape.dim
     )
 

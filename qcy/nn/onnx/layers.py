@@ -380,6 +380,8 @@ def _per_channel(builder, node, place, value):
     shape = (1,) * (rank - value.ndim) + value.shape
     if len(shape) != rank or shape[1] != value.size or (node.op == "Div" and place == 0):
         return False
+    if builder.graph.shape(other)[1] != value.size:     # it may be that the constant is larger
+        return False
     n = value.reshape(-1)
     one, zero = np.ones_like(n), np.zeros_like(n)
     factor, offset = {

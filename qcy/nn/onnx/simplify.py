@@ -119,6 +119,23 @@ def _pass_on(graph):
     graph.outputs = [instead.get(name, name) for name in graph.outputs]
 
 
+#: The number that changes nothing, as the second of two inputs, or either.
+_NEUTRAL = {"Mul": 1, "Div": 1, "Add": 0, "Sub": 0}
+
+
+def _is_neutral(graph, node):
+    """Whether arithmetic with a number leaves everything as it is, and moves it to the front."""
+    value = graph.constants.get(node.inputs[1])
+    if value is None and node.op in ("Mul", "Add") and node.inputs[0] in graph.constants:
+        value = graph.constants[node.inputs[0]]
+        node.inputs.reverse()
+    # One number of no more axes than what it meets: it does not broadcast that to another shape.
+    if value is None or value.size != 1 or value.reshape(()) != _NEUTRAL[node.op]:
+        return False
+    shape = graph.shape(node.inputs[0])
+    return value.ndim == 0 or (shape is not None and value.ndim <= len(shape))
+
+
 def _does_nothing(graph, node):
     if node.op == "Identity":
         return True
@@ -131,6 +148,8 @@ def _does_nothing(graph, node):
     if node.op == "Pad":
         pads = graph.constants.get(node.inputs[1])
         return pads is not None and not pads.any()
+    if node.op in _NEUTRAL:
+        return _is_neutral(graph, node)
     if node.op == "Reshape":
         shapes = graph.shape(node.inputs[0]), graph.shape(node.outputs[0])
         return shapes[0] == shapes[1] and _is_known(shapes[0])
