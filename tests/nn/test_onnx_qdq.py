@@ -166,6 +166,11 @@ def prelu(g, rng):
     return g.op("PRelu", g.dq(g.codes(2, 3, 4, 5)), slope)
 
 
+def layer_norm(g, rng):
+    parts = [g.constant(rng.normal(size=12).astype(np.float32)) for _ in range(2)]
+    return g.op("LayerNormalization", g.dq(g.codes(2, 3, 12)), *parts)
+
+
 def mean_of_rows(g, rng):
     return g.op("ReduceMean", g.dq(g.codes(2, 3, 7)), g.constant(np.array([-1])))
 
@@ -207,7 +212,8 @@ IN_8_BITS = [
     function("Sigmoid"),
     function("Tanh"), function("LeakyRelu", alpha=0.1), function("HardSwish"), function("Elu"),
     function("Neg"), with_number("Mul"), with_number("Add"), with_number("Div"), transpose, pad,
-    take, resize, max_pool_of_sequences, maximum, prelu, mean_of_rows,
+    take, resize, max_pool_of_sequences, maximum, prelu, layer_norm,
+    mean_of_rows,
 ]
 
 

@@ -293,3 +293,58 @@ def test_pooling_that_no_layer_covers(channels_last):
     assert kinds(model) == [f"{MICROSOFT}:QLinearGlobalAveragePool"]
     assert is_in_8_bits(model)
     assert_array_equal(codes, g.run(y)[0], strict=True)
+
+
+# ------------------------------------------------------------------- operators on codes themselves
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("way", ["relu", "both", "low", "high"])
+def test_codes_are_clamped(dtype, way):
+    g = Graph(np.random.default_rng(0), dtype, opset=13)
+    x = g.codes(3, 50, params=(np.float32(0.1), dtype(20)))
+    limits = {"relu": (20, None), "both": (3, 90), "low": (7, None), "high": (None, 60)}[way]
+    limits = ["" if n is None else g.constant(dtype(n)) for n in limits]
+    y = named(g, g.op("Clip", x, *limits), g.params[x])
+    model, results = by_qcy(g, y, g.dq(y))
+    assert kinds(model)[0] == ("ReLUQuantized" if way == "relu" else "TableQuantized")
+    for result, wanted in zip(results, g.run(y, g.nodes[-1].output[0]), strict=True):
+        assert_array_equal(result, wanted, strict=True)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("entries", [np.uint8, np.int8])
+def test_tables_are_looked_up(dtype, entries):
+    g = Graph(np.random.default_rng(0), dtype, opset=13)
+    x = g.codes(3, 50)
+    table = g.constant(g.rng.integers(0, 100, 256).astype(entries))
+    y = g.op("Gather", table, g.op("Cast", x, to=6))
+    named(g, y, g.any_params(0.1, entries))
+    z = g.dq(y)
+    model, [reals, _] = by_qcy(g, z, g.dq(x))
+    assert kinds(model) == ["TableQuantized"]
+    assert_array_equal(reals, g.run(z)[0], strict=True)
+
+
+def test_codes_that_mean_the_same_side_by_side():
+    g = Graph(np.random.default_rng(0))
+    params = g.any_params()
+    parts = [g.codes(2, n, params=params) for n in (3, 4)]
+    y = named(g, g.op("Concat", *parts, axis=1), params)
+    z = g.dq(y)
+    model, [reals] = by_qcy(g, z)
+    assert kinds(model) == ["ConcatQuantized"]
+    assert_array_equal(reals, g.run(z)[0], strict=True)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 2, 3)])
+def test_rows_of_codes(shape):
+    g = Graph(np.random.default_rng(0), opset=13)
+    table = g.constant(g.rng.integers(0, 255, (7, 4), np.uint8))
+    rows = g.op("Gather", table, g.input(g.rng.integers(0, 7, shape)))
+    y = g.dq(named(g, rows, g.any_params()))
+    model, [reals] = by_qcy(g, y)
+    assert kinds(model) == (
+        ["EmbeddingQuantized"] if len(shape) < 3 else ["Constant", "Gather", "DequantizeLinear"]
+    )
+    assert_array_equal(reals, g.run(y)[0], strict=True)

@@ -27,7 +27,7 @@ class Coded:
     ----------
     codes : array, int8, uint8 or another integer
     scale, zero_point : array
-        0-d, or one per index of `axis`.
+        0-d, one per index of `axis`, or one for each code.
     axis : int or None
     node : OnnxNode
         That turns it into reals.
@@ -39,13 +39,46 @@ class Coded:
     axis: int | None
     node: OnnxNode
 
-    def per_channel(self, axis):
-        """Return scale and zero point, one or one per index of `axis`."""
+    def per_channel(self, axis, groups=1):
+        """Return scale and zero point: one, or one for each output channel.
+
+        Output channels are the indices of `axis`, in each of the groups that axis 0 has if `axis`
+        is another.
+        """
         if self.codes.dtype not in _CODES:
             raise ValueError(f"weights must be int8 or uint8, got {self.codes.dtype}")
-        if self.axis is not None and self.axis % self.codes.ndim != axis % self.codes.ndim:
+        parts = self.scale, self.zero_point.astype(np.int32)
+        if self.axis is None:
+            return parts
+        return tuple(self._by_channel(part, axis, groups) for part in parts)
+
+    def _by_channel(self, part, axis, groups):
+        """Return one number for each output channel, if that is what the codes have."""
+        if part.ndim == 1 and self.axis % self.codes.ndim == axis:
+            return np.tile(part, groups)
+        part = np.broadcast_to(self._beside(part), self.codes.shape)
+        split = part.reshape(groups, part.shape[0] // groups, *part.shape[1:])
+        channels = np.moveaxis(split, axis + 1, 1)
+        n = groups * channels.shape[1]
+        channels = channels.reshape(n, self.codes.size // max(1, n))
+        if (channels != channels[:, :1]).any():
             raise ValueError(f"scales must be per index of axis {axis}, got axis {self.axis}")
-        return self.scale, self.zero_point.astype(np.int32)
+        return np.ascontiguousarray(channels[:, 0])
+
+    def _beside(self, part):
+        """Return scales or zero points in a shape that broadcasts against the codes."""
+        if part.ndim != 1:
+            return part
+        axis = self.axis % self.codes.ndim
+        return part.reshape([-1 if i == axis else 1 for i in range(self.codes.ndim)])
+
+    def moved(self, move):
+        """Return codes, scales and zero points, one for each code, after what moves all alike."""
+        parts = [
+            np.ascontiguousarray(np.broadcast_to(self._beside(part), self.codes.shape))
+            for part in (self.scale, self.zero_point)
+        ]
+        return [move(part) for part in (self.codes, *parts)]
 
     @property
     def params(self):
@@ -63,11 +96,14 @@ class Coded:
 def coded(graph, node):
     """Return the constant that a node turns into reals as codes, or None if it is not so simple."""
     found = [graph.constants.get(name) for name in node.inputs if name]
-    if any(x is None for x in found) or len(found) < 2 or node.attributes.get("block_size", 0):
+    if any(x is None for x in found) or len(found) < 2:
         return None
     codes, scale = found[:2]
     zero_point = found[2] if len(found) > 2 else np.zeros(scale.shape, codes.dtype)
-    if scale.dtype != np.float32 or scale.shape != zero_point.shape or scale.ndim > 1:
+    if scale.dtype != np.float32 or scale.shape != zero_point.shape:
+        return None
+    is_block = node.attributes.get("block_size", 0) > 0
+    if scale.shape != codes.shape if is_block else scale.ndim > 1:
         return None
     if scale.size == 1:
         return Coded(codes, scale.reshape(()), zero_point.reshape(()), None, node)
@@ -165,21 +201,24 @@ def _move_constants(graph):
             len(node.outputs) > 1 or node.op == "Pad"
         ):
             continue
-        inputs = [source.inputs[0], *node.inputs[1:]]
         constant = coded(graph, source)
-        if constant is None or not all(name in graph.constants for name in inputs if name):
+        if constant is None or not all(name in graph.constants for name in node.inputs[1:] if name):
             continue
-        attributes = dict(source.attributes)
-        if constant.axis is not None:
-            perm = node.attributes.get("perm", range(constant.codes.ndim)[::-1])
-            if node.op != "Transpose":
-                continue
-            attributes["axis"] = list(perm).index(constant.axis % constant.codes.ndim)
-        name = f"{node.name}/codes"
-        arrays = [graph.constants[name_] if name_ else None for name_ in inputs]
-        graph.constants[name] = compute(graph, node, arrays)[0]
-        made = OnnxNode(
-            FROM, node.name, [name, *source.inputs[1:]], list(node.outputs), attributes, node.covers
-        )
-        graph.nodes[i] = made
-        makers[node.outputs[0]] = made
+        graph.nodes[i] = makers[node.outputs[0]] = _moved(graph, node, source, constant)
+
+
+def _moved(graph, node, source, constant):
+    """Return what makes reals of constant codes that are moved; adds its constants."""
+    more = [graph.constants[name] if name else None for name in node.inputs[1:]]
+
+    def move(x):
+        return compute(graph, node, [x, *more])[0]
+
+    inputs, attributes = [f"{node.name}/codes", *source.inputs[1:]], dict(source.attributes)
+    if constant.axis is None:
+        graph.constants[inputs[0]] = move(constant.codes)
+    else:                           # each code keeps its own: a block of one
+        inputs = [f"{node.name}/{part}" for part in ("codes", "scale", "zero_point")]
+        graph.constants.update(zip(inputs, constant.moved(move), strict=True))
+        attributes |= {"axis": 0, "block_size": 1}
+    return OnnxNode(FROM, node.name, inputs, list(node.outputs), attributes, node.covers)

@@ -49,9 +49,7 @@ def conv_transpose(builder, node, params, activation, _):
     """Transposed convolution of images and of sequences."""
     weight = builder.constants[node.inputs[1]]
     groups = node.attributes.get("group", 1)
-    scale, zero_point = weight.per_channel(1)
-    if scale.ndim:
-        scale, zero_point = np.tile(scale, groups), np.tile(zero_point, groups)
+    scale, zero_point = weight.per_channel(1, groups)
     if "output_shape" in node.attributes or (
         node.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     ):

@@ -14,11 +14,10 @@ from qcy.nn.layers import (
     Constant, ConstantQuantized, IdentityQuantized, Operator, Quantize, QuantizedLayer, ReLU, ReLU6,
     TableQuantized,
 )
-from qcy.nn.layers.base import activation_clamp, to_reals
+from qcy.nn.layers.base import activation_clamp
 from qcy.nn.onnx.coded import FROM, INTO, coded, params_of, tidy
 from qcy.nn.onnx.convert import Builder
 from qcy.nn.onnx.products import PRODUCTS
-from qcy.nn.onnx.reader import OnnxNode
 from qcy.nn.onnx.simplify import compute
 from qcy.nn.onnx.twins import MOVING, all_codes, exact_table, moved, rounded
 from qcy.nn.operators import OPERATORS
@@ -63,6 +62,8 @@ class CodeBuilder(Builder):
         Tensors of the graph that are codes; and those that are the reals they stand for.
     constants : dict of str to Coded
         The graph's reals that are constant codes.
+    why : dict of str to str
+        Why layers are in float, by their names.
     """
 
     def __init__(self, graph):
@@ -71,7 +72,7 @@ class CodeBuilder(Builder):
         self.codes, self.reals = set(), set()
         self.in_float = False           # whether constants are wanted as reals
         self.why = {}
-        self._done = set()
+        self.done = set()               # of nodes, by their `id`, whose work others do
         self._takers = {}
         for node in graph.nodes:
             for name in node.inputs:
@@ -79,7 +80,7 @@ class CodeBuilder(Builder):
             if node.op == FROM and all(name in graph.constants for name in node.inputs if name):
                 self._take_constant(node)
         for name, kind in graph.inputs.items():
-            params = self._stated_by_takers(name)
+            params = self.stated_by_takers(name)
             if params is not None and params.dtype == kind.dtype:
                 self.codes.add(name)
                 self.params[name] = params
@@ -92,9 +93,9 @@ class CodeBuilder(Builder):
         else:
             inputs = [self.graph.constants.get(name) for name in node.inputs]
             self.graph.constants[node.outputs[0]] = compute(self.graph, node, inputs)[0]
-        self._done.add(id(node))
+        self.done.add(id(node))
 
-    def _stated_by_takers(self, name):
+    def stated_by_takers(self, name):
         """Return what those who take an input say of its codes, or None if they say nothing.
 
         That all say the same is found out later.
@@ -104,8 +105,8 @@ class CodeBuilder(Builder):
         for node in self._takers.get(name, []):
             if node.op == FROM:
                 params = params_of(self.graph, node)
-            elif _moves(node) and node.inputs[0] == name:
-                params = self._stated_by_takers(node.outputs[0])
+            elif node.op in ("Clip", "Concat") or (_moves(node) and node.inputs[0] == name):
+                params = self.stated_by_takers(node.outputs[0])
             else:
                 params = stated_of(self, node, name)
             if params is not None:
@@ -207,14 +208,16 @@ class CodeBuilder(Builder):
 
         Then it takes codes for what they are not.
         """
-        from qcy.nn.onnx.qlinear import QLINEAR
+        from qcy.nn.onnx.qlinear import QLINEAR, rows
 
-        if id(node) in self._done:
+        if id(node) in self.done:
             return True
         if node.op == INTO and params_of(self.graph, node) is not None:
             return self._into_codes(node)
         if node.op == FROM:
             return self._into_reals(node)
+        if node.op == "Gather" and self._attempt(lambda: rows(self, node)):
+            return True
         if any(name in self.codes for name in node.inputs):
             if node.op in QLINEAR:
                 return self._attempt(lambda: QLINEAR[node.op](self, node))
@@ -222,7 +225,7 @@ class CodeBuilder(Builder):
         if any(name in self.reals or name in self.constants for name in node.inputs):
             moves = _moves(node) or node.op in ("Dropout", "Relu")
             if moves and self._attempt(
-                lambda: self._moved(node, (*MOVING, ReLU)), self.reals, node
+                lambda: self.moved(node, (*MOVING, ReLU)), self.reals, node
             ):
                 return True
             if self._attempt(lambda: self._rounded(node)):
@@ -266,23 +269,7 @@ class CodeBuilder(Builder):
             return self._plain(node)
         if any(name in self.codes for name in node.inputs[1:]):
             return False
-        if node.op == "Pad":                # what it fills up with is a code: its number instead
-            node = self._with_real(node)
-        return node is not None and (
-            self._attempt(lambda: self._moved(node, MOVING), self.codes, node)
-        )
-
-    def _with_real(self, node):
-        """Return a padding of codes such that it fills up with the number of the code."""
-        value = self.graph.constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
-        if len(node.inputs) > 2 and node.inputs[2] and value is None:
-            return None
-        params = self.params_of(node.inputs[0])
-        codes = np.zeros((), params.dtype) if value is None else value.reshape(())
-        name = f"{node.name}/real"
-        self.graph.constants[name] = to_reals(codes, params)
-        inputs = [*[*node.inputs, ""][:2], name, *node.inputs[3:]]
-        return OnnxNode(node.op, node.name, inputs, node.outputs, node.attributes, node.covers)
+        return self._attempt(lambda: self.moved(node, MOVING), self.codes, node)
 
     # ------------------------------------------------------------------------------- operators
 
@@ -302,7 +289,7 @@ class CodeBuilder(Builder):
         self.nodes, self._tensors, self.params = nodes, tensors, params
         return False
 
-    def _moved(self, node, moving):
+    def moved(self, node, moving):
         """Do to codes what a node does to their reals, if it only moves them."""
         return self._twins(node, lambda layer, params: moved(layer, params, moving))
 
@@ -353,7 +340,7 @@ class CodeBuilder(Builder):
             self.params[tensor] = params
         self._tensors[last.outputs[0]] = tensor
         self.codes.add(last.outputs[0])
-        self._done.update(id(n) for n in (bias, activation, last) if n is not None)
+        self.done.update(id(n) for n in (bias, activation, last) if n is not None)
         return True
 
     def _chain(self, node):

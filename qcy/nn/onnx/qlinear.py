@@ -1,4 +1,4 @@
-"""Operators that take codes and give codes, as layers: QLinearConv and its kind.
+"""Operators that take codes and give codes, as layers: QLinearConv and its kind, clamps, tables.
 
 Each function here takes a `CodeBuilder` and a node, adds the layers that do its work, and returns
 whether it could.
@@ -7,13 +7,15 @@ whether it could.
 import numpy as np
 
 from qcy.nn.layers import (
-    AddQuantized, AvgPool2D, ConcatQuantized, GlobalAvgPool2D, MulQuantized, Operator,
-    QLinearOperator, Sigmoid, SoftmaxQuantized, TableQuantized,
+    AddQuantized, AvgPool2D, Concat, ConcatQuantized, EmbeddingQuantized, GlobalAvgPool2D,
+    MulQuantized, Operator, QLinearOperator, ReLUQuantized, Sigmoid, SoftmaxQuantized,
+    TableQuantized,
 )
+from qcy.nn.layers.base import to_reals
 from qcy.nn.onnx.coded import stated
 from qcy.nn.onnx.products import add_conv, add_dense, product_of_two
 from qcy.nn.onnx.reader import OnnxNode
-from qcy.nn.onnx.twins import exact_table
+from qcy.nn.onnx.twins import all_codes, exact_table
 from qcy.primitive import softmax_table
 from qcy.tensor.tables import sigmoid_params
 
@@ -232,6 +234,92 @@ def average_pool(builder, node):
         return _by_itself(builder, node)
     twin = layer.with_layout("NHWC").quantized(source, target)
     return builder.add_codes(node, twin, [name])
+
+
+# ------------------------------------------------------------------ operators on codes themselves
+
+
+@_lowers("Clip")
+def clip(builder, node):
+    """Codes clamped."""
+    params = builder.params_of(node.inputs[0])
+    limits = [params.qmin, params.qmax]
+    for i, name in enumerate(node.inputs[1:]):
+        if name:
+            limits[i] = int(builder.graph.constants[name].reshape(()))
+    layer = ReLUQuantized(params, params)
+    if limits != [params.zero_point, params.qmax]:
+        table = np.clip(all_codes(params), *limits)
+        layer = TableQuantized(table, params, params)
+    return builder.add_codes(node, layer, [builder.tensor(node.inputs[0])])
+
+
+@_lowers("Concat")
+def beside(builder, node):
+    """Codes that mean the same, side by side."""
+    params = [builder.params_of(name) for name in node.inputs]
+    axis = node.attributes["axis"]
+    if any(other != params[0] for other in params) or not -4 <= axis <= 3:
+        return False
+    layer = Concat(axis, layout="NHWC").quantized(params, params[0])
+    return builder.add_codes(node, layer, [builder.tensor(name) for name in node.inputs])
+
+
+@_lowers("Cast")
+def look_up(builder, node):
+    """Entries of a constant table by codes, which are its indices; negative ones from the end."""
+    taker = builder.only_taker(node.outputs[0], "Gather")
+    table = None if taker is None else builder.graph.constants.get(taker.inputs[0])
+    if table is None or table.shape != (256,) or taker.attributes.get("axis", 0) or (
+        node.attributes["to"] not in (6, 7)         # int32, int64
+    ):
+        return False
+    source = builder.params_of(node.inputs[0])
+    target = builder.stated_by_takers(taker.outputs[0])
+    if target is None or target.dtype != table.dtype:
+        return False
+    entries = table[all_codes(source).astype(np.int64)]
+    builder.add_codes(
+        taker, TableQuantized(entries, source, target), [builder.tensor(node.inputs[0])]
+    )
+    builder.codes.add(taker.outputs[0])
+    builder.done.add(id(taker))
+    return True
+
+
+def rows(builder, node):
+    """Rows of a constant table of codes, or of the reals they stand for, by their numbers."""
+    table, indices = node.inputs
+    if table in builder.constants:
+        codes, params = builder.constants[table].codes, builder.constants[table].params
+        kind = builder.reals
+    elif table in builder.graph.constants:
+        codes = builder.graph.constants[table]
+        params, kind = builder.stated_by_takers(node.outputs[0]), builder.codes
+    else:
+        return False
+    rank = builder.rank(indices)
+    if params is None or params.dtype != codes.dtype or node.attributes.get("axis", 0) or (
+        indices in builder.codes or rank is None or rank > 2
+    ):
+        return False
+    builder.add_codes(node, EmbeddingQuantized(codes, params, params), [builder.tensor(indices)])
+    kind.add(node.outputs[0])
+    return True
+
+
+@_lowers("Pad")
+def pad(builder, node):
+    """Codes added around; what is filled up with is one, and a layer takes its number."""
+    value = builder.graph.constants[node.inputs[2]] if node.inputs[2] else None
+    params = builder.params_of(node.inputs[0])
+    codes = np.zeros((), params.dtype) if value is None else value.reshape(())
+    name = f"{node.name}/real"
+    builder.graph.constants[name] = to_reals(codes, params)
+    inputs = [*node.inputs[:2], name, *node.inputs[3:]]
+    return builder.moved(
+        OnnxNode("Pad", node.name, inputs, node.outputs, node.attributes, node.covers), ()
+    )
 
 
 def _by_itself(builder, node):

@@ -8,8 +8,8 @@ import numpy as np
 
 from qcy.nn.layers import (
     GELU, Add, AvgPool2D, Concat, ConcatQuantized, Dropout, Flatten, GlobalAvgPool2D, Identity,
-    Maximum, MaxPool2D, Mean, Mul, Operator, PReLU, ReLU6, Reshape, Sigmoid, Softmax, Sub,
-    TableQuantized, Tanh,
+    LayerNorm, Maximum, MaxPool2D, Mean, Mul, Operator, PReLU, ReLU6, Reshape, Sigmoid, Softmax,
+    Sub, TableQuantized, Tanh,
 )
 from qcy.nn.layers.base import to_codes, to_reals
 
@@ -23,7 +23,8 @@ EXACT = (
 )
 #: Layers whose twins round the same number as they do, once.
 ROUNDED = (
-    Add, AvgPool2D, GELU, GlobalAvgPool2D, Maximum, Mean, Mul, PReLU, Sigmoid, Softmax, Sub, Tanh,
+    Add, AvgPool2D, GELU, GlobalAvgPool2D, LayerNorm, Maximum, Mean, Mul, PReLU, Sigmoid, Softmax,
+    Sub, Tanh,
 )
 
 
