@@ -11,8 +11,9 @@ from qcy.nn.layers import (
     AddQuantized, AvgPool2DQuantized, BatchNormQuantized, ConcatQuantized, ConstantQuantized,
     Conv2DQuantized, DenseQuantized, DropoutQuantized, EmbeddingQuantized, FlattenQuantized,
     GELUQuantized, GlobalAvgPool2DQuantized, IdentityQuantized, MatMulQuantized,
-    MaxPool2DQuantized, MulQuantized, OperatorQuantized, ReLU6Quantized, ReLUQuantized,
-    ReshapeQuantized, SigmoidQuantized, SoftmaxQuantized, TableQuantized, TanhQuantized,
+    MaxPool2DQuantized, MulQuantized, OperatorQuantized, QLinearOperator, Quantize, ReLU6Quantized,
+    ReLUQuantized, ReshapeQuantized, SigmoidQuantized, SoftmaxQuantized, TableQuantized,
+    TanhQuantized,
 )
 from qcy.nn.onnx.building import CONTRIB
 from qcy.nn.onnx.emit import average, emit, indices, parameters, weight_codes, window
@@ -150,6 +151,32 @@ def table(w, layer, x):
     if w.dtype(x) == np.int8:           # negative indices count from the end
         entries = np.roll(entries, 128)
     return w.node("Gather", [w.constant(entries, "table"), w.node("Cast", [x], to=6)])
+
+
+@writes(Quantize, forms=WRITE)
+def quantize(w, layer, x):
+    """Reals into codes, equation (4)."""
+    return w.to_codes(x, layer.out_params)
+
+
+@writes(QLinearOperator, forms=WRITE)
+def qlinear(w, layer, *inputs):
+    """The operator that it is."""
+    operands = [
+        name for x, params in zip(inputs, layer.in_params, strict=True)
+        for name in (x, *w.scale_and_zero(params))
+    ]
+    operands += w.scale_and_zero(layer.out_params)
+    attributes, kind = dict(layer.attributes), layer.op.rpartition("QLinear")[2]
+    if kind == "MatMul":
+        return w.node(layer.op, operands)
+    shape = w.shape(inputs[0])
+    if kind != "Softmax" and not attributes.get("channels_last", 0):
+        further = {n: v for n, v in attributes.items() if n != "channels_last"}
+        shape = w.inferred_shape(kind, inputs, **further)
+    elif kind != "Softmax":
+        shape = None if shape is None else (None,) * len(shape)
+    return w.node(layer.op, operands, result=(layer.out_params.dtype, shape), **attributes)
 
 
 @writes(ConstantQuantized, forms=WRITE)

@@ -13,6 +13,8 @@ from qcy.nn.layers import (
 from qcy.primitive.move import MOST_ROWS
 
 TRANSLATE = {}
+#: Layers of two inputs, by operators.
+PAIRS = {"Add": Add, "Max": Maximum, "Mul": Mul, "Sub": Sub, "Sum": Add}
 
 
 def translates(*ops):
@@ -354,21 +356,33 @@ def concat(builder, node):
     return builder.add(node, Concat(axis), node.inputs)
 
 
-@translates("Add", "Sum", "Mul", "Sub", "Div", "Max")
-def binary(builder, node):
-    """Two tensors of float32; with one number it stays an operator, which is a table in 8 bits."""
-    if len(node.inputs) != 2 or not all(builder.is_float(name) for name in node.inputs):
+@translates("Add", "Sum", "Mul", "Sub", "Div")
+def arithmetic(builder, node):
+    """Two tensors, or a tensor and a number for each of its channels."""
+    if not _is_pair(builder, node):
         return False
     for place in (0, 1):
         value = builder.constant(node.inputs[place])
-        if value is None:
-            continue
-        if value.size == 1:
-            return False
-        if node.op != "Max" and _per_channel(builder, node, place, value):
+        if value is not None and _per_channel(builder, node, place, value):
             return True
-    layer = {"Add": Add, "Sum": Add, "Mul": Mul, "Sub": Sub, "Max": Maximum}.get(node.op)
-    return layer is not None and builder.add(node, layer(), node.inputs)
+    return pair(builder, node)
+
+
+@translates("Max")
+def pair(builder, node):
+    """Two tensors."""
+    layer = PAIRS.get(node.op)
+    return layer is not None and _is_pair(builder, node) and (
+        builder.add(node, layer(), node.inputs)
+    )
+
+
+def _is_pair(builder, node):
+    """Whether a node takes two tensors of float32; with a number it is a function of one."""
+    if len(node.inputs) != 2 or not all(builder.is_float(name) for name in node.inputs):
+        return False
+    constants = [builder.constant(name) for name in node.inputs]
+    return all(value is None or value.size != 1 for value in constants)
 
 
 def _per_channel(builder, node, place, value):

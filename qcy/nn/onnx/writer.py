@@ -9,7 +9,7 @@ import numpy as np
 from qcy import _validate
 from qcy.nn import storage
 from qcy.nn.layers import (
-    ConstantQuantized, EmbeddingQuantized, QuantizedLayer, ReLU, ReLU6, ReLU6Quantized,
+    ConstantQuantized, EmbeddingQuantized, Quantize, QuantizedLayer, ReLU, ReLU6, ReLU6Quantized,
     ReLUQuantized, SoftmaxQuantized, TableQuantized,
 )
 from qcy.nn.layers.base import activation_clamp
@@ -23,7 +23,7 @@ FORMATS = ("onnx", "qdq", "qoperator")
 #: Bytes that one file can hold.
 MOST_BYTES = 2**31 - 1
 #: 8-bit layers whose codes are in their range already.
-_IN_RANGE = (ConstantQuantized, EmbeddingQuantized, SoftmaxQuantized, TableQuantized)
+_IN_RANGE = (ConstantQuantized, EmbeddingQuantized, Quantize, SoftmaxQuantized, TableQuantized)
 _TO_FIRST, _TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
@@ -90,7 +90,9 @@ class Writer(Building):
             self.at = name
             self.input(name, kind.dtype, kind.shape)
             self.tensors[name] = {(False, False): name}
-            if self.is_8_bit and name in model.coded_inputs:
+            if self.is_8_bit and model.comes_as_codes(name):
+                self.tensors[name] = {(True, False): name}
+            elif self.is_8_bit and name in model.coded_inputs:
                 self.tensors[name] = {(True, False): self.to_codes(name, model.params[name])}
 
     def write(self):
@@ -102,7 +104,8 @@ class Writer(Building):
             except (TypeError, ValueError) as error:
                 raise type(error)(f"layer {node.name!r}: {error}") from error
         self.at = "outputs"
-        found = [self.tensor(name) for name in self.model.outputs]
+        coded = self.model.coded_outputs if self.is_8_bit else ()
+        found = [self.tensor(name, name in coded) for name in self.model.outputs]
         return self.proto(found, self.model.output_names)
 
     def layer(self, node):
