@@ -56,6 +56,8 @@ class QcyBackend(Backend):
 
     Examples
     --------
+    >>> import onnx
+    >>> from qcy.nn.onnx.backend import QcyBackend
     >>> node = onnx.helper.make_node("Relu", ["x"], ["y"])
     >>> QcyBackend.run_node(node, [np.float32([-1, 2])])[0]
     array([0., 2.], dtype=float32)
