@@ -139,7 +139,7 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """A vision transformer: 7 x 7 patches of 4 x 4 pixels, and a class token."""
 
-    def __init__(self, width=64, depth=4, heads=4, hidden=192):
+    def __init__(self, width=64, depth=3, heads=4, hidden=192):
         super().__init__()
         self.patch = nn.Conv2d(1, width, kernel_size=4, stride=4)
         self.token = nn.Parameter(torch.zeros(1, 1, width))
@@ -159,7 +159,7 @@ class ViT(nn.Module):
 NETWORKS = {
     "mobilenet": (MobileNet, 7, 0.01),
     "resnet": (ResNet, 9, 0.01),
-    "vit": (ViT, 8, 0.002),
+    "vit": (ViT, 11, 0.003),
 }
 
 
