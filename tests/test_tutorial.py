@@ -16,6 +16,8 @@ MODEL = ROOT / "tests" / "data" / "onnx" / "fashion_mobilenet.onnx"
 BLOCK = re.compile(r"^([^\n]*)\n```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 pytest.importorskip("onnx")
+if not PAGE.exists():
+    pytest.skip("the page that this file reads is not here", allow_module_level=True)
 
 
 def blocks():
