@@ -3,13 +3,12 @@
 import contextlib
 import importlib.util
 import sys
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from qcy import _images
+from qcy._arrays import read_npz, whole_file
 from qcy.nn.samples import arrays_of, fixed_batch, whole
 
 #: Names that labels may have in a .npz file.
@@ -83,19 +82,13 @@ def read_arrays(path):
     OSError, ValueError
         If there are none.
     """
-    try:
-        if Path(path).suffix == ".npy":
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            if not isinstance(array, np.ndarray):
-                raise TypeError("it is a .npz file")
-            return array
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (        # what NumPy and zipfile say to files of another kind, or cut short
-        AttributeError, EOFError, LookupError, NotImplementedError, TypeError, ValueError,
-        zipfile.BadZipFile, zlib.error,
-    ) as error:
-        raise ValueError(f"{path} must be a whole file of arrays of numbers: {error}") from error
+    with whole_file(lambda error: f"{path} must be a whole file of arrays of numbers: {error}"):
+        if Path(path).suffix != ".npy":
+            return read_npz(path)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise TypeError("it is a .npz file")
+        return array
 
 
 class Samples:

@@ -2,7 +2,9 @@
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
+
+from qcy import bench
 
 KINDS = {
     "float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8,
@@ -24,6 +26,33 @@ def make(nodes, inputs, outputs, weights):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.checker.check_model(model)
     return model
+
+
+def written(text, opset=17, **constants):
+    """Return a model from ONNX's textual form, with constants as initializers."""
+    parsed = parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : {opset}, "com.microsoft" : 1]> {text}'
+    )
+    for name, value in constants.items():
+        parsed.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return parsed
+
+
+_RNG = np.random.default_rng(0)
+
+
+def drawn(*shape):
+    """Return normal numbers, others at each call."""
+    return _RNG.normal(size=shape).astype(np.float32)
+
+
+def enter(monkeypatch, folder):
+    """Work in a folder with two models, whose command line finds NumPy's threads as asked for."""
+    for name in bench.BLAS_THREADS:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.chdir(folder)
+    onnx.save(images(), "image.onnx")
+    onnx.save(words(), "words.onnx")
 
 
 def normal(seed, *shape):

@@ -13,7 +13,7 @@ if not (ROOT / "_simd").exists():
     pytest.skip("the sources that this file reads are not here", allow_module_level=True)
 #: From the ground up: each imports from its own floor and those below.
 FLOORS = [
-    r"_dtypes|_rounding|_simd|_pool|_cpu|_threads|_validate|_version|_table|_timing|_memoryview|_step|_product|_program|_recorder",
+    r"_dtypes|_rounding|_simd|_pool|_cpu|_threads|_validate|_arrays|_version|_table|_timing|_memoryview|_step|_product|_program|_recorder",
     r"_kernels",
     r"primitive|_info",
     r"tensor",

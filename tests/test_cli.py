@@ -10,7 +10,7 @@ import pytest
 from test_demo import run
 
 import qcy
-from qcy import bench, cli, commands, nn
+from qcy import cli, commands, nn
 from qcy.nn import QuantizedModel
 
 onnx = pytest.importorskip("onnx")
@@ -20,12 +20,8 @@ import onnx_models  # noqa: E402
 @pytest.fixture(autouse=True)
 def pinned(monkeypatch, tmp_path):
     """Let the command line believe that NumPy's threads are those asked for; work in a folder."""
-    for name in bench.BLAS_THREADS:
-        monkeypatch.setenv(name, "1")
-    monkeypatch.chdir(tmp_path)
-    onnx.save(onnx_models.images(), "image.onnx")
+    onnx_models.enter(monkeypatch, tmp_path)
     onnx.save(onnx_models.fixed(), "fixed.onnx")
-    onnx.save(onnx_models.words(), "words.onnx")
     np.savez("words.npz", **onnx_models.word_data(), labels=np.arange(40) % 4)
     np.save("image.npy", onnx_models.normal(5, 13, 3, 8, 8))
     return tmp_path

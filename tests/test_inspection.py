@@ -14,7 +14,6 @@ from qcy.inspection import inspect
 from qcy.nn.fusion import fuse
 
 pytest.importorskip("onnx")
-import onnx
 import onnx_models
 
 WORDS = nn.onnx.load(onnx_models.words())
@@ -23,11 +22,7 @@ WORDS = nn.onnx.load(onnx_models.words())
 @pytest.fixture(autouse=True)
 def files(monkeypatch, tmp_path):
     """Let the command line believe that NumPy's threads are those asked for; work in a folder."""
-    for name in bench.BLAS_THREADS:
-        monkeypatch.setenv(name, "1")
-    monkeypatch.chdir(tmp_path)
-    onnx.save(onnx_models.images(), "image.onnx")
-    onnx.save(onnx_models.words(), "words.onnx")
+    onnx_models.enter(monkeypatch, tmp_path)
     np.save("image.npy", onnx_models.normal(5, 9, 3, 8, 8))
     np.savez("words.npz", **onnx_models.word_data())
     model, quantized = models.quantized("residual")

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 from qcy import _validate
 from qcy.nn.fusion import folded, fuse
@@ -43,10 +44,24 @@ class LayerConfig:
         """Return the settings as plain values, those that are not None."""
         found = {"mode": self.mode}
         if self.observer is not None:
-            found["observer"] = getattr(self.observer, "__name__", repr(self.observer))
+            found["observer"] = name_of(self.observer)
         if self.weight_scheme is not None:
-            found["weight_scheme"] = str(self.weight_scheme)
+            found["weight_scheme"] = scheme_name(self.weight_scheme)
         return {name: value for name, value in found.items() if value is not None}
+
+
+def name_of(observer):
+    """Return an observer's name and settings, for the manifest."""
+    inner, settings = observer, {}
+    if isinstance(observer, partial):
+        inner, settings = observer.func, observer.keywords
+    name = getattr(inner, "__name__", repr(type(inner)))
+    return f"{name}({', '.join(f'{k}={v!r}' for k, v in sorted(settings.items()))})"
+
+
+def scheme_name(scheme):
+    """Return a scheme as every Python version spells it."""
+    return "|".join(part.name for part in QuantizationScheme if part in scheme)
 
 
 _DEFAULT = LayerConfig()
@@ -59,9 +74,9 @@ class Configs:
     ----------
     skip : set of str
         Names of layers that `skip` says.
-    in_float, forced, kept : set of str
-        Names of layers that stay in float, that go to 8 bits wherever they can, and that are not
-        to be fused with others.
+    in_float, forced : set of str
+        Names of layers that stay in float, and are not fused with others; and of those that go to 8
+        bits wherever they can.
     """
 
     def __init__(self, model, skip=(), overrides=None):
@@ -79,7 +94,6 @@ class Configs:
         modes = {name: config.mode for name, config in self._by_name.items()}
         self.in_float = self.skip | {n for n, mode in modes.items() if mode not in (None, "static")}
         self.forced = {n for n, mode in modes.items() if mode == "static"} - self.skip
-        self.kept = set(self.in_float)
 
     def _match(self, pattern, config, names):
         if not isinstance(config, LayerConfig):
@@ -131,7 +145,7 @@ def changed(name, layer, mode, weight_scheme):
 def without_data(model, mode, configs, weight_scheme):
     """Return a fused float model whose layers have 8-bit weights, where that is worth it."""
     # A batch norm after a dense layer stays: only data would tell which axis it acts on.
-    keep = configs.kept | set(folded(model, fuse(model, keep=configs.kept)).values())
+    keep = configs.in_float | set(folded(model, fuse(model, keep=configs.in_float)).values())
     fused = fuse(model, keep=keep)
     nodes = []
     for node in fused.nodes:

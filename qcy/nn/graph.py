@@ -220,6 +220,11 @@ class Graph:
         for name in self.input_types:
             if name not in self.inputs:
                 raise ValueError(f"input_types must name inputs, got {name!r}")
+        self._makers = {name: node for node in self.nodes for name in node.outputs}
+        self._takers = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                self._takers.setdefault(name, []).append(node)
         self._last_use = self._find_last_uses()
 
     @staticmethod
@@ -268,7 +273,7 @@ class Graph:
 
     def consumers(self, name):
         """Return the nodes that take `name`."""
-        return [node for node in self.nodes if name in node.inputs]
+        return list(self._takers.get(name, ()))
 
     def __getitem__(self, name):
         return self.node(name).layer
@@ -308,7 +313,7 @@ class Graph:
 
     def maker(self, name):
         """Return the node that makes the tensor `name`, or None for an input."""
-        return next((node for node in self.nodes if name in node.outputs), None)
+        return self._makers.get(name)
 
     def predict(self, x, batch_size=64):
         """Run the model on many samples, a batch at a time.

@@ -1,10 +1,10 @@
 """The float model: a directed acyclic graph of named layers."""
 
 import os
-import zlib
 
 import numpy as np
 
+from qcy._arrays import read_npz, whole_file
 from qcy.nn.context import split_context
 from qcy.nn.graph import Graph, Node
 from qcy.nn.layers import QuantizedLayer
@@ -130,16 +130,8 @@ def _read_arrays(path):
     """Return the arrays in a ``.npz`` file by name."""
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"weights must be a mapping, or the path of a .npz file, got {path!r}")
-    import zipfile              # it brings in every kind of compression
-
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (        # what NumPy and zipfile say to files of another kind, or cut short
-        AttributeError, EOFError, LookupError, NotImplementedError, TypeError, ValueError,
-        zipfile.BadZipFile, zlib.error,
-    ) as error:
-        raise ValueError(f"weights must be a whole .npz file of numbers, {path} is not") from error
+    with whole_file(lambda error: f"weights must be a whole .npz file of numbers, {path} is not"):
+        return read_npz(path)
 
 
 class Sequential(Model):

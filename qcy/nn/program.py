@@ -66,6 +66,21 @@ class Compiled:
         self.program = Program(self.recorder)
         del self.recorder, self.model, self.are_last
 
+    def bound(self, arrays, n_threads=None):
+        """Return the program ready to run on arrays, again and again.
+
+        Its `out` is the output, or a tuple of them: new arrays.
+        """
+        outs = [np.empty(shape, dtype) for shape, dtype in self.outputs]
+        return self.program.bind(
+            [*arrays, *outs], outs[0] if len(outs) == 1 else tuple(outs), n_threads
+        )
+
+    def run(self, arrays):
+        """Run the program once, and return a list of the outputs."""
+        outs = self.bound(arrays)()
+        return list(outs) if isinstance(outs, tuple) else [outs]
+
     def _record(self, node, made_by, values, **settings):
         """Record a layer; its output is that of `made_by`, whose work it does too."""
         if not isinstance(node.layer, QuantizedLayer):

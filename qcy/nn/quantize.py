@@ -1,13 +1,12 @@
 """Post-training quantization: a float model and data in, an 8-bit model out."""
 
 import platform
-from functools import partial
 
 import numpy as np
 
 from qcy import _validate, _version
 from qcy.nn.calibration import Calibrator
-from qcy.nn.configs import MODES, Configs, without_data
+from qcy.nn.configs import MODES, Configs, name_of, scheme_name, without_data
 from qcy.nn.fusion import folded, fuse
 from qcy.nn.layers import (
     Add, AvgPool2D, Conv2D, ConvTranspose2D, Dense, GlobalAvgPool2D, Sub,
@@ -21,7 +20,7 @@ from qcy.nn.quantized_model import QuantizedModel
 from qcy.nn.samples import fixed_batch
 from qcy.nn.selection import choose, codes_in
 from qcy.tensor.quantization import (
-    DEFAULT_SCHEME, QuantizationParams, QuantizationScheme, check_scheme,
+    DEFAULT_SCHEME, QuantizationParams, check_scheme,
 )
 
 #: Layers whose multiplier is the ratio of an input's scale to the output's, and the least that the
@@ -105,7 +104,7 @@ def quantize_model(
             )
         return without_data(model, mode, configs, weight_scheme)
     layout = _layout(model)
-    fused = fuse(model, keep=configs.kept)
+    fused = fuse(model, keep=configs.in_float)
     calibrator = Calibrator(fused, observer=observer, scheme=scheme, dtype=dtype)
     calibrator.observer_of = configs.observers(fused)
     for batch in track(_batches(model, data), "calibrating", progress):
@@ -152,8 +151,8 @@ def convert(fused, calibrator, *, configs=None, weight_scheme=WEIGHT_SCHEME, lay
         nodes.append(Node(node.name, layer, node.inputs, node.covers))
     manifest = {
         "data_sha256": calibrator.data_hash, "n_samples": calibrator.n_samples,
-        "observer": _name_of(calibrator.observer), "scheme": _scheme_name(calibrator.scheme),
-        "weight_scheme": _scheme_name(weight_scheme), "skip": sorted(configs.skip),
+        "observer": name_of(calibrator.observer), "scheme": scheme_name(calibrator.scheme),
+        "weight_scheme": scheme_name(weight_scheme), "skip": sorted(configs.skip),
         "float": {name: choice.why for name, choice in choices.items() if not choice.is_8_bit},
         "versions": {
             "qcy": _version.VERSION, "numpy": np.__version__,
@@ -274,17 +273,3 @@ def _layout(model):
     if len(layouts) > 1:
         raise ValueError(f"layers must have one layout, got {sorted(layouts)}")
     return layouts.pop() if layouts else "NCHW"
-
-
-def _name_of(observer):
-    """Return an observer's name and settings, for the manifest."""
-    inner, settings = observer, {}
-    if isinstance(observer, partial):
-        inner, settings = observer.func, observer.keywords
-    name = getattr(inner, "__name__", repr(type(inner)))
-    return f"{name}({', '.join(f'{k}={v!r}' for k, v in sorted(settings.items()))})"
-
-
-def _scheme_name(scheme):
-    """Return a scheme as every Python version spells it."""
-    return "|".join(part.name for part in QuantizationScheme if part in scheme)

@@ -215,8 +215,7 @@ class QuantizedModel(Graph):
         compiled = self._compiled(arrays, in_codes)
         if compiled is None:
             return None
-        outs = [np.empty(shape, dtype) for shape, dtype in compiled.outputs]
-        compiled.program.bind([*arrays, *outs], None)()
+        outs = compiled.run(arrays)
         if in_codes:
             return [
                 QuantizedTensor(out, self.params[name])
@@ -286,9 +285,7 @@ class QuantizedModel(Graph):
             for _ in self.trace(*inputs):       # which says what is wrong with the inputs
                 pass
             raise TypeError("a model that has layers without a kernel of their own cannot be bound")
-        outs = [np.empty(shape, dtype) for shape, dtype in compiled.outputs]
-        out = outs[0] if len(outs) == 1 else tuple(outs)
-        return compiled.program.bind([*arrays, *outs], out, n_threads)
+        return compiled.bound(arrays, n_threads)
 
     def memory_plan(self, *shapes):
         """Return what a run on inputs of these shapes needs, weights aside.
@@ -353,8 +350,7 @@ class QuantizedModel(Graph):
         compiled = self._compiled(arrays, in_codes)
         if compiled is None:
             return super()._timed_runs(inputs)
-        outs = [np.empty(shape, dtype) for shape, dtype in compiled.outputs]
-        whole = compiled.program.bind([*arrays, *outs], None)
+        whole = compiled.bound(arrays)
         ends = (*compiled.ends, compiled.ends[-1])      # one more is empty: what the clock costs
 
         def timed():

@@ -29,10 +29,14 @@ LARGEST_CREST = 64.0
 
 @dataclass(frozen=True)
 class Choice:
-    """Whether a layer goes to 8 bits, and why not."""
+    """Whether a layer goes to 8 bits, and why not: "" if it does."""
 
-    is_8_bit: bool
     why: str = ""
+
+    @property
+    def is_8_bit(self):
+        """Whether nothing keeps it in float."""
+        return not self.why
 
 
 def choose(model, calibrator=None, skip=(), forced=()):
@@ -62,11 +66,6 @@ class _Selection:
     def __init__(self, model, calibrator, skip, forced):
         self.model, self.calibrator = model, calibrator
         self.skip, self.forced = set(skip), set(forced)
-        self.makers = {name: node for node in model.nodes for name in node.outputs}
-        self.takers = {}
-        for node in model.nodes:
-            for name in node.inputs:
-                self.takers.setdefault(name, []).append(node)
         self.why = {}           # of those that stay in float
 
     def choices(self):
@@ -84,10 +83,7 @@ class _Selection:
                     if why:
                         self.why[node.name] = why
                         changed = True
-        return {
-            node.name: Choice(node.name not in self.why, self.why.get(node.name, ""))
-            for node in self.model.nodes
-        }
+        return {node.name: Choice(self.why.get(node.name, "")) for node in self.model.nodes}
 
     def is_fixed(self, node):
         """Whether nothing around a layer changes what becomes of it."""
@@ -135,12 +131,12 @@ class _Selection:
 
     def among(self, node):
         """Return why a layer that is no product stays in float among its neighbours, or ""."""
-        takers = [t for name in node.outputs for t in self.takers.get(name, [])]
+        takers = [t for name in node.outputs for t in self.model.consumers(name)]
         if type(node.layer) is Constant:
             ok = takers and all(t.name not in self.why for t in takers)
             return "" if ok else "a constant of a layer in float"
         for name in codes_in(node):
-            maker = self.makers.get(name)
+            maker = self.model.maker(name)
             if maker is None and (_is_at_home(node.layer) or node.layer.KEEPS_PARAMS):
                 continue                # an input of the model, which can be codes
             if maker is None:

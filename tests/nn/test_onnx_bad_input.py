@@ -4,27 +4,12 @@ import re
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper, parser
+from onnx import TensorProto, helper, numpy_helper
+from onnx_models import drawn as normal
+from onnx_models import written as model
 
 from qcy import nn
 from qcy.nn.onnx import load
-
-RNG = np.random.default_rng(0)
-
-
-def model(text, opset=17, **constants):
-    """Return a model from ONNX's textual form, with constants as initializers."""
-    parsed = parser.parse_model(
-        f'<ir_version: 8, opset_import: ["" : {opset}, "com.microsoft" : 1]> {text}'
-    )
-    for name, value in constants.items():
-        parsed.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    return parsed
-
-
-def normal(*shape):
-    return RNG.normal(size=shape).astype(np.float32)
-
 
 DENSE = "g (float[N, 3] x) => (float[N, 4] y) { y = MatMul(x, w) }"
 
@@ -90,7 +75,8 @@ def test_files_that_contradict_themselves(change, message):
 def test_files_that_are_no_models(tmp_path):
     path = tmp_path / "m.onnx"
     data = model(DENSE, w=normal(3, 4)).SerializeToString()
-    for bad in (b"", b"hello", b"\x00" * 100, data[: len(data) // 2], RNG.bytes(1000)):
+    noise = np.random.default_rng(0).bytes(1000)
+    for bad in (b"", b"hello", b"\x00" * 100, data[: len(data) // 2], noise):
         path.write_bytes(bad)
         with pytest.raises(ValueError, match=r"m\.onnx"):
             load(path)

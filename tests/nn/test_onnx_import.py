@@ -5,27 +5,12 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.testing import assert_array_equal
-from onnx import helper, numpy_helper, parser
+from onnx import helper, numpy_helper
+from onnx_models import drawn as normal
+from onnx_models import written as model
 
 from qcy import nn
 from qcy.nn.onnx import load
-
-RNG = np.random.default_rng(0)
-
-
-def model(text, opset=17, **constants):
-    """Return a model from ONNX's textual form, with constants as initializers."""
-    parsed = parser.parse_model(
-        f'<ir_version: 8, opset_import: ["" : {opset}, "com.microsoft" : 1]> {text}'
-    )
-    for name, value in constants.items():
-        parsed.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    return parsed
-
-
-def normal(*shape):
-    return RNG.normal(size=shape).astype(np.float32)
-
 
 def both(proto, *inputs):
     """Return what qcy's model and onnxruntime make of inputs."""

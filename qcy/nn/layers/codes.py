@@ -4,7 +4,7 @@ import numpy as np
 
 from qcy import _validate, primitive
 from qcy.nn.layers.base import QuantizedLayer, check_params, to_reals
-from qcy.nn.layers.operator import _operators, _plain
+from qcy.nn.layers.operator import Operator
 
 #: Operators of codes that no other layer covers.
 ON_CODES = (
@@ -74,8 +74,8 @@ class QLinearOperator(QuantizedLayer):
     def __init__(self, in_params, out_params, op, attributes=()):
         super().__init__(in_params, out_params)
         self.op = _validate.choice("op", op, ON_CODES)
-        pairs = attributes.items() if hasattr(attributes, "items") else attributes
-        self.attributes = tuple(sorted((str(name), _plain(value)) for name, value in pairs))
+        self._operator = Operator(op, attributes)
+        self.attributes = self._operator.attributes
 
     def forward_codes(self, *inputs, out=None):
         """Compute the operator on plain arrays of codes."""
@@ -83,7 +83,7 @@ class QLinearOperator(QuantizedLayer):
         for x, params in zip(inputs, self.in_params, strict=True):
             arguments += [x, *_scale_and_zero(params)]
         arguments += _scale_and_zero(self.out_params)
-        return _operators()[self.op].function(*arguments, **dict(self.attributes))
+        return self._operator.compute(*arguments)[0]
 
 
 def _scale_and_zero(params):

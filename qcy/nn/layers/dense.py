@@ -4,13 +4,12 @@ import numpy as np
 
 from qcy import _validate, primitive
 from qcy.nn.layers.base import (
-    ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp, to_codes,
+    ACTIVATIONS, Layer, QuantizedLayer, activate, activation_clamp,
 )
 from qcy.nn.layers.weights import (
     WEIGHT_SCHEME, PackedProduct, PackedWeight, channel_array, check_multipliers, float_array,
-    quantize_weight,
+    quantize_weight, symmetric_codes,
 )
-from qcy.tensor.quantization import QuantizationParams
 
 
 class Dense(Layer):
@@ -67,17 +66,8 @@ class Dense(Layer):
         weight_scheme : QuantizationScheme, default ``SYMMETRIC | PER_CHANNEL``
             A symmetric one.
         """
-        if not weight_scheme.is_symmetric:
-            raise ValueError(f"weight_scheme must be symmetric, got {weight_scheme}")
-        axis = 1 if weight_scheme.is_per_channel else None
-        rows = None if axis is None else 0
-        params = QuantizationParams.from_range(
-            self.weight.min(axis=rows, initial=0), self.weight.max(axis=rows, initial=0), "int8",
-            weight_scheme, axis,
-        )
-        return DenseDynamic(
-            to_codes(self.weight, params), params.scale, self.bias, activation=self.activation
-        )
+        codes, params = symmetric_codes(self.weight, 1, weight_scheme)
+        return DenseDynamic(codes, params.scale, self.bias, activation=self.activation)
 
 
 class DenseDynamic(PackedWeight, Layer):

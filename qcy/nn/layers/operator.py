@@ -20,13 +20,6 @@ from qcy.tensor.tables import table
 BINARY = ("Add", "Div", "Max", "Min", "Mul", "Pow", "Sub")
 
 
-def _operators():
-    """Return the table of operators, which is imported when it is first needed."""
-    from qcy.nn.operators import OPERATORS
-
-    return OPERATORS
-
-
 class Constant(Layer):
     """An array that no input changes.
 
@@ -123,35 +116,36 @@ class Operator(Layer):
     N_INPUTS = None
 
     def __init__(self, op, attributes=(), *, constants=(), absent=(), n_outputs=1):
-        if op not in _operators():
+        from qcy.nn.operators import OPERATORS      # imported when they are first needed
+
+        if op not in OPERATORS:
             raise ValueError(f"op must be an operator that qcy knows, got {op!r}")
-        self.op = op
+        self.op, self.definition = op, OPERATORS[op]
         pairs = attributes.items() if hasattr(attributes, "items") else attributes
         self.attributes = tuple(sorted((str(name), _plain(value)) for name, value in pairs))
         self.constants, self._fixed = _constants(constants)
         self.absent = tuple(sorted(_validate.integer("absent", i, 0) for i in absent))
         self.n_outputs = _validate.integer("n_outputs", n_outputs, 1)
-
-    @property
-    def definition(self):
-        """What the operator is."""
-        return _operators()[self.op]
+        self.IS_POINTWISE, self.KEEPS_PARAMS = self._is_pointwise(), self._keeps_params()
+        # Of every call:
+        self._places = sorted((*self._fixed, *self.absent))
+        self._options = dict(self.attributes)
+        if self.definition.counts_outputs:
+            self._options["n_outputs"] = self.n_outputs
 
     @property
     def numbers(self):
         """The constant inputs, by their place."""
         return dict(self._fixed)
 
-    @property
-    def IS_POINTWISE(self):
+    def _is_pointwise(self):
         """Whether each output element comes from those of the inputs in its place."""
         is_table = self.definition.kind == "table" or (
             self.op in BINARY and len(self._fixed) == 1
         )
         return is_table and all(x.size == 1 for x in self._fixed.values())
 
-    @property
-    def KEEPS_PARAMS(self):
+    def _keeps_params(self):
         """Whether the operator moves numbers, or gives some between them: codes do as well."""
         if self.op == "Resize":
             return self.attribute("mode", "nearest") in ("nearest", "linear") and (
@@ -196,14 +190,11 @@ class Operator(Layer):
         Constants of float32 are of `dtype`, if one is given.
         """
         given = list(arrays)
-        for i in sorted((*self._fixed, *self.absent)):
+        for i in self._places:
             constant = self._fixed.get(i)
             is_real = constant is not None and constant.dtype == np.float32
             given.insert(i, constant.astype(dtype) if dtype and is_real else constant)
-        attributes = dict(self.attributes)
-        if self.definition.counts_outputs:
-            attributes["n_outputs"] = self.n_outputs
-        results = self.definition.function(*given, **attributes)
+        results = self.definition.function(*given, **self._options)
         results = results if isinstance(results, tuple) else (results,)
         return tuple(np.asarray(y) for y in results[: self.n_outputs])
 

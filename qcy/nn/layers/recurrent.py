@@ -3,10 +3,9 @@
 import numpy as np
 
 from qcy import _validate, primitive
-from qcy.nn.layers.base import Layer, frozen, to_codes
+from qcy.nn.layers.base import Layer, frozen
 from qcy.nn.layers.operator import Operator
-from qcy.nn.layers.weights import WEIGHT_SCHEME, float_array
-from qcy.tensor.quantization import QuantizationParams
+from qcy.nn.layers.weights import WEIGHT_SCHEME, float_array, symmetric_codes
 
 OPS = ("LSTM", "GRU", "RNN")
 #: Inputs of the operators: those at these places are arrays of the layer, others come at run time.
@@ -165,7 +164,5 @@ class _DynamicProducts:
 def _rows_in_codes(weight):
     """Return int8 codes of (directions, rows, columns), and a scale for each row."""
     flat = weight.reshape(-1, weight.shape[-1])
-    params = QuantizationParams.from_range(
-        flat.min(axis=1, initial=0), flat.max(axis=1, initial=0), "int8", WEIGHT_SCHEME, 0
-    )
-    return to_codes(flat, params).reshape(weight.shape), params.scale.reshape(weight.shape[:2])
+    codes, params = symmetric_codes(flat, 0, WEIGHT_SCHEME)
+    return codes.reshape(weight.shape), params.scale.reshape(weight.shape[:2])

@@ -3,11 +3,10 @@
 import numpy as np
 
 from qcy import _validate
-from qcy.nn.layers.base import Layer, frozen, to_codes
+from qcy.nn.layers.base import Layer, frozen
 from qcy.nn.layers.conv import Conv2D
 from qcy.nn.layers.dense import Dense
-from qcy.nn.layers.weights import channel_array
-from qcy.tensor.quantization import QuantizationParams
+from qcy.nn.layers.weights import channel_array, symmetric_codes
 
 
 class _WeightOnly(Layer):
@@ -80,13 +79,6 @@ class Conv2DWeightOnly(_WeightOnly):
 
 def weight_only(layer, weight_scheme):
     """Return a `DenseWeightOnly` or a `Conv2DWeightOnly` of a float layer."""
-    if not weight_scheme.is_symmetric:
-        raise ValueError(f"weight_scheme must be symmetric, got {weight_scheme}")
     twin = {Dense: DenseWeightOnly, Conv2D: Conv2DWeightOnly}[type(layer)]
-    axis = twin._AXIS if weight_scheme.is_per_channel else None
-    other = None if axis is None else tuple(i for i in range(layer.weight.ndim) if i != axis)
-    params = QuantizationParams.from_range(
-        layer.weight.min(axis=other, initial=0), layer.weight.max(axis=other, initial=0), "int8",
-        weight_scheme, axis,
-    )
-    return twin(to_codes(layer.weight, params), params.scale, layer.bias, **layer.settings())
+    codes, params = symmetric_codes(layer.weight, twin._AXIS, weight_scheme)
+    return twin(codes, params.scale, layer.bias, **layer.settings())

@@ -119,6 +119,27 @@ def quantize_weight(weight, axis, bias, in_params, out_params, scheme=WEIGHT_SCH
     return codes, params, bias_codes
 
 
+def symmetric_codes(weight, axis, scheme):
+    """Return int8 codes of a weight, and their parameters, whose zero points are 0.
+
+    Parameters
+    ----------
+    weight : float32 array
+    axis : int
+        Of the channels that get scales of their own, if the scheme says so.
+    scheme : QuantizationScheme
+        A symmetric one.
+    """
+    if not scheme.is_symmetric:
+        raise ValueError(f"weight_scheme must be symmetric, got {scheme}")
+    axis = axis if scheme.is_per_channel else None
+    other = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
+    params = QuantizationParams.from_range(
+        weight.min(axis=other, initial=0), weight.max(axis=other, initial=0), "int8", scheme, axis
+    )
+    return to_codes(weight, params), params
+
+
 def check_multipliers(in_params, out_params, weight_scale):
     """Check once that equation (9) has a multiplier for each output channel."""
     weight_scale = _validate.scale("weight_scale", weight_scale)

@@ -16,8 +16,8 @@ from onnx import TensorProto
 from qcy.nn.graph import TensorType
 from qcy.nn.onnx.inference import infer, shape_of
 
-#: The oldest and the newest operator set that qcy's operators are written for.
-OLDEST, NEWEST = 6, 25
+#: The oldest operator set that qcy's operators are brought up from.
+OLDEST = 6
 #: Domains of operators that qcy knows some of; the default one has two names.
 DEFAULT_DOMAINS = ("", "ai.onnx")
 #: Subgraphs that run or do not run as the data says.

@@ -11,8 +11,6 @@ from qcy.nn.operators import OPERATORS
 MOST_GROWN = 2**20
 #: Rounds in which shapes are inferred with what became known in the one before.
 MOST_ROUNDS = 6
-#: Operators whose output is not of their inputs alone.
-_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli")
 
 
 def simplify(graph):
@@ -73,7 +71,7 @@ def _fold(graph):
 
 def _computed(graph, node):
     """Return the outputs of a node whose inputs are all constants, or None."""
-    if node.op not in OPERATORS or node.op in _RANDOM or not node.inputs:
+    if node.op not in OPERATORS or not node.inputs:
         return None
     if node.op in ("DequantizeLinear", "QuantizeLinear"):       # they say what is in 8 bits
         return None

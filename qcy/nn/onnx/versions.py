@@ -150,10 +150,6 @@ def _old_resize(graph, node):
     )
 
 
-def _recurrent(graph, node, opset):
-    node.attributes.pop("output_sequence", None)
-
-
 def _split(graph, node, opset):
     if opset < 13:
         _to_input(graph, node, "split", 1)
